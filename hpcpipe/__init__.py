@@ -1,0 +1,27 @@
+"""hpcpipe: workflow graphs compiled into the fewest possible scheduler submissions.
+
+Names are imported when first used: a worker imports this package a thousand times and needs none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcpipe.run import Run
+    from hpcpipe.workflow import Node, Output, Workflow, each, task
+
+__version__ = "0.1.0"
+__all__ = ["Node", "Output", "Run", "Workflow", "each", "task"]
+
+_HOME = {"Run": "hpcpipe.run"} | dict.fromkeys(
+    ("Node", "Output", "Workflow", "each", "task"), "hpcpipe.workflow"
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hpcpipe' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

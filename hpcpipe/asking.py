@@ -1,0 +1,113 @@
+"""Asking the scheduler politely: one question an interval, its answer shared by all clients.
+
+The answer lies in the run's folder. What has ended stays in it, since schedulers forget; what is
+live is replaced each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from hpcpipe.errors import SchedulerUnavailable
+from hpcpipe.ledger import Submission
+from hpcpipe.model import JobEnd, JobStatus, Reason, State
+from hpcpipe.record import RunRecord
+from hpcpipe.rundir import RunDir, read_pickle, write_pickle
+
+_SINGLY = 200  # elements the accounting is asked for by name; more are asked for by their job
+
+
+@dataclass
+class Answer:
+    """What the scheduler said last, as clients share it."""
+
+    asked: float = 0.0
+    live: dict[str, JobStatus] = field(default_factory=dict)
+    ended: dict[str, JobEnd] = field(default_factory=dict)
+    missing: dict[str, float] = field(default_factory=dict)  # in neither, first seen so at
+    trouble: str = ""
+
+
+def ask(
+    rundir: RunDir,
+    record: RunRecord,
+    unresolved: Mapping[str, Submission],
+    doubtful: Mapping[str, Submission],
+    *,
+    fresh: bool,
+    now: float,
+) -> Answer:
+    """Ask the scheduler, if files leave something open and its last answer is too old.
+
+    ``unresolved`` are elements without an outcome: the queue is asked about them, and of those
+    that have left it, the accounting. ``doubtful`` ones ended by a signal: the accounting tells
+    whose. Never raises for a scheduler that cannot be asked: the answer says so.
+    """
+    answer = _read_answer(rundir)
+    open_ = {one for one in unresolved if one not in answer.ended}
+    doubts = {one for one in doubtful if one not in answer.ended}
+    if not open_ and not doubts:
+        return answer
+    if (
+        not fresh
+        and now - answer.asked < record.poll_seconds
+        and not doubts - answer.missing.keys()
+    ):
+        return answer
+    from hpcpipe.schedulers import make_scheduler
+
+    scheduler = make_scheduler(record.scheduler, record.options)
+    of = {**unresolved, **doubtful}
+    try:
+        polled = scheduler.poll(_jobs(of, open_))
+        live = {element: polled[element] for element in open_ if element in polled}
+        gone = (open_ - live.keys()) | doubts
+        since = min((of[element].time for element in gone), default=now)
+        ended = scheduler.account(gone if len(gone) <= _SINGLY else _jobs(of, gone), since)
+    except SchedulerUnavailable as error:
+        return Answer(answer.asked, {}, answer.ended, answer.missing, str(error))
+    ended = {element: ended[element] for element in gone if element in ended}
+    missing = {e: answer.missing.get(e, now) for e in gone if e not in ended}
+    answer = Answer(now, live, answer.ended | ended, missing)
+    _write_answer(rundir, answer)
+    return answer
+
+
+def _jobs(submissions: Mapping[str, Submission], elements: Collection[str]) -> set[str]:
+    return {job for element in elements if (job := submissions[element].job)}
+
+
+def _read_answer(rundir: RunDir) -> Answer:
+    plain = read_pickle(rundir.asked)
+    if plain is None:
+        return Answer()
+    asked, live, ended, missing = plain
+    return Answer(
+        asked,
+        {e: JobStatus(State(s), native, why) for e, (s, native, why) in live.items()},
+        {
+            e: JobEnd(end[0], Reason(end[1]) if end[1] else None, *end[2:])
+            for e, end in ended.items()
+        },
+        missing,
+    )
+
+
+def _write_answer(rundir: RunDir, answer: Answer) -> None:
+    live = {e: (str(s.state), s.native, s.why) for e, s in answer.live.items()}
+    ended = {
+        e: (
+            d.native,
+            d.reason and str(d.reason),
+            d.exit_code,
+            d.signal,
+            d.max_memory,
+            d.wall,
+            d.host,
+        )
+        for e, d in answer.ended.items()
+    }
+    with suppress(OSError):  # somebody else's run, which we may read but not write to
+        write_pickle(rundir.asked, (answer.asked, live, ended, answer.missing))

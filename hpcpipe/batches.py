@@ -1,0 +1,298 @@
+"""Tasks become arrays: the fewest submissions whose dependencies the scheduler itself can keep.
+
+A node's tasks are cut into batches such that each batch stands in one plain relation to every
+batch it needs:
+
+* *aligned*: its elements need one element each, in order: an elementwise dependency;
+* *whole*: all of its elements need all of that batch: one plain dependency;
+* *one element*: all of its elements need the same single element of that batch;
+* *relaxed*: it waits for more than it needs, since exactness would cost too many calls.
+
+The cut that makes this so needs no knowledge of axes. Where every task needs one element of a
+batch, the k-th task that needs element i goes to the k-th array: each array then holds every
+element at most once, and is aligned. So a parent over subjects whose child is mapped over
+subjects and widths yields one array per width. No scheduler is named here, only `Capabilities`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcpipe.model import Capabilities, Resources
+from hpcpipe.plan import DONE, IN_FLIGHT, NodePlan, Plan
+
+SPLITS = 20  # arrays a node may be cut into before its dependencies are relaxed instead
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job of an earlier submission that tasks still to run depend on."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One dependency of a batch: on another batch, by number, or on a standing job."""
+
+    on: int | Standing
+    kind: Literal["each", "all"] = "all"
+    element: int | None = None
+    relaxed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one submit command takes: tasks of a node, their array indices, what they wait for.
+
+    ``indices`` are the scheduler's, in the order of ``tasks``; None for a plain job.
+    """
+
+    node: NodePlan
+    tasks: Sequence[int]
+    indices: Sequence[int] | None
+    resources: Resources
+    waits: tuple[Wait, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the site allows: elements in one array (0: none)."""
+
+    array_size: int = 1000
+
+
+def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:
+    """Compile a plan into batches, upstream ones first."""
+    batches: list[Batch] = []
+    places = {name: _Places(node) for name, node in plan.nodes.items()}
+    for name, node in plan.nodes.items():
+        for tasks, resources in _by_resources(plan, node):
+            cutter = _Cutter(node, places, batches, capabilities)
+            for part, waits, pivot in cutter.cut(tasks, _split_axes(plan, node)):
+                for batch in _chunks(node, part, waits, pivot, resources, capabilities, limits):
+                    places[name].put(batch, len(batches))
+                    batches.append(batch)
+    return tuple(batches)
+
+
+class _Places:
+    """Where each task of a node is found: the batch or standing job, and its index there."""
+
+    def __init__(self, node: NodePlan) -> None:
+        self.batch = array("i", [-1]) * len(node.fates)  # -1: done, nothing to wait for
+        self.index = array("q", [-1]) * len(node.fates)  # -1: a plain job
+        self.standing: list[Standing] = []  # batch numbers -2 and down
+        jobs: dict[str, int] = {}
+        for task, place in node.in_flight.items():
+            if place.job not in jobs:
+                jobs[place.job] = -2 - len(self.standing)
+                self.standing.append(Standing(place.job))
+            self.batch[task] = jobs[place.job]
+            self.index[task] = -1 if place.index is None else place.index
+
+    def put(self, batch: Batch, number: int) -> None:
+        """Note where the tasks of a new batch are."""
+        for position, task in enumerate(batch.tasks):
+            self.batch[task] = number
+            if batch.indices is not None:
+                self.index[task] = batch.indices[position]
+
+    def on(self, number: int) -> int | Standing:
+        """Give what a batch number stands for."""
+        return number if number >= 0 else self.standing[-2 - number]
+
+
+def _by_resources(plan: Plan, node: NodePlan) -> Iterator[tuple[Sequence[int], Resources]]:
+    """Group a node's tasks to run by what they ask for; most nodes have one group."""
+    if not node.raised:
+        if node.to_run:
+            yield node.to_run, plan.asked(node)
+        return
+    groups: dict[Resources, array[int]] = defaultdict(lambda: array("q"))
+    for task in node.to_run:
+        groups[plan.asked(node, task)].append(task)
+    for resources, tasks in groups.items():
+        yield tasks, resources
+
+
+def _split_axes(plan: Plan, node: NodePlan) -> Sequence[int] | None:
+    """Number the parts a node should be cut into, for the sake of gathers over a part of it.
+
+    A gather over some of its axes waits for whole batches only if there is one batch for every
+    value of the others. None where nobody gathers so, or the parts would be too many.
+    """
+    for other in plan.nodes.values():
+        for edge in other.edges:
+            if edge.upstream != node.node.name or len(edge.offsets) == 1:
+                continue
+            parts = set(edge.base)
+            if 1 < len(parts) <= SPLITS:
+                part = array("q", bytes(8 * len(node.fates)))
+                for number, base in enumerate(sorted(parts)):
+                    for offset in edge.offsets:
+                        part[base + offset] = number
+                return part
+    return None
+
+
+class _Cutter:
+    """Cuts a node's tasks into parts that stand in one relation to each batch they need."""
+
+    def __init__(
+        self,
+        node: NodePlan,
+        places: dict[str, _Places],
+        batches: Sequence[Batch],
+        capabilities: Capabilities,
+    ) -> None:
+        self._single = [(e, places[e.upstream]) for e in node.edges if len(e.offsets) == 1]
+        self._many = [(e, places[e.upstream]) for e in node.edges if len(e.offsets) > 1]
+        self._batches = batches
+        self._can = capabilities
+
+    def cut(
+        self, tasks: Sequence[int], parts: Sequence[int] | None
+    ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
+        """Yield parts: the tasks, what they wait for, and the indices that keep them aligned."""
+        classes: dict[Hashable, array[int]] = defaultdict(lambda: array("q"))
+        for task in tasks:
+            classes[self._signature(task, parts)].append(task)
+        if len(classes) > SPLITS * max(1, self._chunks_needed(tasks)):
+            classes = {None: array("q", tasks)}
+        for same in classes.values():
+            yield from self._align(same)
+
+    def _chunks_needed(self, tasks: Sequence[int]) -> int:
+        """Count the batches above: a parent in ten chunks makes ten classes, not ten splits."""
+        above = {places.batch[e.base[t]] for e, places in self._single for t in tasks}
+        return len(above)
+
+    def _signature(self, task: int, parts: Sequence[int] | None) -> Hashable:
+        """Say which batches a task needs; tasks that differ in it must not share a batch."""
+        single = tuple(places.batch[edge.base[task]] for edge, places in self._single)
+        many = tuple(
+            frozenset(places.batch[parent] for parent in edge.parents(task))
+            for edge, places in self._many
+        )
+        return (parts[task] if parts is not None else 0, single, many)
+
+    def _align(
+        self, tasks: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
+        """Cut tasks of one signature so that the edge with most distinct elements is aligned."""
+        pivot = self._pivot(tasks)
+        if pivot is None:
+            yield tasks, self._waits(tasks, None), None
+            return
+        arrays: list[array[int]] = []
+        seen: dict[int, int] = defaultdict(int)
+        for task, index in zip(tasks, pivot, strict=True):
+            if seen[index] == len(arrays):
+                arrays.append(array("q"))
+            arrays[seen[index]].append(task)
+            seen[index] += 1
+        if len(arrays) <= SPLITS or len(arrays) <= len(seen) <= SPLITS:
+            for part in arrays:
+                yield from self._in_order(part)
+        elif len(seen) <= SPLITS and self._can.element_dependency:
+            of: dict[int, array[int]] = defaultdict(lambda: array("q"))
+            for task, index in zip(tasks, pivot, strict=True):
+                of[index].append(task)
+            for part in of.values():
+                yield part, self._waits(part, None), None
+        else:
+            yield tasks, self._waits(tasks, None), None
+
+    def _pivot(self, tasks: Sequence[int]) -> list[int] | None:
+        """Choose the edge to align on: the indices its tasks need, or None if none is mapped."""
+        best: list[int] | None = None
+        distinct = 1
+        for edge, places in self._single:
+            if not self._can.elementwise or places.batch[edge.base[tasks[0]]] == -1:
+                continue
+            indices = [places.index[edge.base[task]] for task in tasks]
+            count = len(set(indices))
+            if count > distinct:
+                best, distinct = indices, count
+        return best
+
+    def _in_order(
+        self, tasks: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
+        """Put an aligned part in the order of the elements it needs."""
+        pivot = self._pivot(tasks)
+        if pivot is None:
+            yield tasks, self._waits(tasks, None), None
+            return
+        order = sorted(range(len(tasks)), key=pivot.__getitem__)
+        ordered = array("q", [tasks[at] for at in order])
+        indices = [pivot[at] for at in order]
+        contiguous = indices == list(range(indices[0], indices[0] + len(indices)))
+        if not contiguous and not self._can.sparse:
+            yield ordered, self._waits(ordered, None), None
+        else:
+            yield ordered, self._waits(ordered, indices), indices
+
+    def _waits(self, tasks: Sequence[int], indices: Sequence[int] | None) -> tuple[Wait, ...]:
+        """Say what a part waits for, as exactly as it can be said."""
+        waits: dict[tuple[int | Standing, str, int | None], Wait] = {}
+        for edge, places in (*self._single, *self._many):
+            needed: dict[int, list[int]] = defaultdict(list)
+            for task in tasks:
+                for parent in edge.parents(task):
+                    number = places.batch[parent]
+                    if number != -1:
+                        needed[number].append(places.index[parent])
+            for number, elements in needed.items():
+                wait = self._wait(places.on(number), elements, indices, len(tasks))
+                waits[wait.on, wait.kind, wait.element] = wait
+        return tuple(waits.values())
+
+    def _wait(
+        self, on: int | Standing, elements: list[int], indices: Sequence[int] | None, count: int
+    ) -> Wait:
+        distinct = set(elements)
+        if distinct == {-1}:
+            return Wait(on)
+        if indices is not None and elements == list(indices):
+            return Wait(on, "each")
+        if len(distinct) == 1 and self._can.element_dependency:
+            size = self._size(on)
+            return Wait(on) if size == 1 else Wait(on, element=elements[0])
+        exact = len(distinct) == self._size(on) and len(elements) == count * len(distinct)
+        return Wait(on, relaxed=not exact)
+
+    def _size(self, on: int | Standing) -> int:
+        return len(self._batches[on].tasks) if isinstance(on, int) else -1
+
+
+def _chunks(
+    node: NodePlan,
+    tasks: Sequence[int],
+    waits: tuple[Wait, ...],
+    indices: Sequence[int] | None,
+    resources: Resources,
+    capabilities: Capabilities,
+    limits: Limits,
+) -> Iterator[Batch]:
+    """Cut a part to the site's array limit; indices begin anew in every chunk.
+
+    An aligned part never needs it: the batch it is aligned with was within the limit.
+    """
+    if indices is not None:
+        yield Batch(node, tasks, indices, resources, waits)
+        return
+    size = limits.array_size if capabilities.arrays and limits.array_size else 1
+    for start in range(0, len(tasks), size):
+        chunk = tasks[start : start + size]
+        first = capabilities.first_index
+        numbered = range(first, first + len(chunk)) if len(chunk) > 1 else None
+        yield Batch(node, chunk, numbered, resources, waits)
+
+
+__all__ = ["DONE", "IN_FLIGHT", "Batch", "Limits", "Standing", "Wait", "make_batches"]

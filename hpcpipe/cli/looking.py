@@ -1,0 +1,165 @@
+"""The verbs that look at a run; light, since they are typed often."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hpcpipe.cli import run_option
+from hpcpipe.errors import ResultError, UsageError
+from hpcpipe.run import Run, find_run
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--fresh", is_flag=True, help="Ask the scheduler even if its last answer is new.")
+@run_option
+def status(as_json: bool, fresh: bool, run_folder: str | None) -> None:
+    """Tell how a run stands, what failed and why, and what to type next.
+
+    The scheduler is asked once, if a file does not tell, and no more than the site allows.
+    """
+    from hpcpipe.show import report_json, status_lines
+
+    run = Run(find_run(run_folder))
+    report = run.report(fresh=fresh)
+    if as_json:
+        click.echo(json.dumps(report_json(report, lambda task: _log_name(run, task)), indent=1))
+        return
+    for line in status_lines(report):
+        click.echo(line)
+
+
+@click.command()
+@run_option
+def watch(run_folder: str | None) -> None:
+    """Follow a run until it has ended. Interrupting it stops only the showing."""
+    from hpcpipe.show import status_lines
+
+    run = Run(find_run(run_folder))
+    try:
+        run.wait(show=True)
+    finally:
+        if not sys.stdout.isatty():
+            for line in status_lines(run.report()):
+                click.echo(line)
+
+
+def _log_name(run: Run, task: Any) -> str | None:
+    if task.place is None:
+        return None
+    return str(run.rundir.log(task.place.batch.id, task.place.index))
+
+
+@click.command()
+@click.argument("task", metavar="NODE/LABEL")
+@run_option
+def explain(task: str, run_folder: str | None) -> None:
+    """Tell all that is known of one task: its error, its log's end, where it ran, what it used."""
+    from hpcpipe.explaining import explain_task
+
+    for line in explain_task(Run(find_run(run_folder)), task):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("task", metavar="NODE/LABEL")
+@click.option("-n", "--lines", type=int, help="Only the last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing until the task has ended.")
+@click.option("--path", "only_path", is_flag=True, help="Print the file's name instead.")
+@run_option
+def logs(
+    task: str, lines: int | None, follow: bool, only_path: bool, run_folder: str | None
+) -> None:
+    """Print what a task wrote to its standard output and error."""
+    from hpcpipe.explaining import find_log, tail
+
+    run = Run(find_run(run_folder))
+    path = find_log(run, task)
+    if only_path:
+        click.echo(path)
+        return
+    if not path.exists() and not follow:
+        raise UsageError(f"{task}: has written nothing yet")
+    text = tail(path, lines) if lines is not None else _read(path)
+    click.echo(text, nl=bool(text) and not text.endswith("\n"))
+    if follow:
+        _follow(run, task, path)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _follow(run: Run, task: str, path: Path) -> None:
+    """Print what is added to a log until its task is no longer live."""
+    at = path.stat().st_size if path.exists() else 0
+    ended = False
+    while True:
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(at)
+                new = file.read()
+            at += len(new)
+            click.echo(new.decode(errors="replace"), nl=False)
+        if ended:
+            return
+        time.sleep(0.5)
+        names = {t.name for t in run.report().tasks if t.state.live}
+        ended = not any(node.task(index) in names for node, index in run.record.find(task))
+
+
+@click.command()
+@click.argument("name", metavar="NODE[/LABEL]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, where the values allow.")
+@run_option
+def results(name: str, as_json: bool, run_folder: str | None) -> None:
+    """Print what a node or a task returned.
+
+    Only results that nobody but you could have written are read: a pickle runs code.
+    """
+    run = Run(find_run(run_folder))
+    record = run.record
+    sys.path[:0] = [record.cwd]
+    if name in record.nodes:
+        values = run.results(name)
+        if not values:
+            raise ResultError(f"{name}: no good outcome yet; see hpcpipe status")
+    else:
+        values = (
+            {record.find(name)[0][0].label(record.find(name)[0][1]): run.result(name)}
+            if (record.find(name))
+            else {"": run.result(name)}
+        )
+    if as_json:
+        click.echo(json.dumps(values, default=_plain, indent=1))
+        return
+    for label, value in values.items():
+        shown = os.fspath(value) if isinstance(value, os.PathLike) else repr(value)
+        click.echo(f"{label}\t{shown}" if label else shown)
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else repr(value)
+
+
+@click.command()
+@run_option
+def unlock(run_folder: str | None) -> None:
+    """Break the lock of a client that is surely gone, having said whose it is."""
+    run = Run(find_run(run_folder))
+    holder = run.rundir.holder()
+    if not holder:
+        click.echo("Not locked.")
+        return
+    click.echo(f"Locked by {holder}.")
+    if sys.stdin.isatty():
+        click.confirm("Is it surely gone?", abort=True)
+    run.rundir.lock_file.unlink(missing_ok=True)
+    click.echo("Unlocked.")

@@ -1,0 +1,150 @@
+"""The verbs that hand work to the scheduler, or take it back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpcpipe.cli import resource_options, run_option, site_option
+from hpcpipe.model import Resources
+
+if TYPE_CHECKING:
+    from hpcpipe.run import Run
+    from hpcpipe.siteload import Loaded
+    from hpcpipe.submit import Draft
+    from hpcpipe.workflow import Workflow
+
+
+@click.command()
+@click.argument("workflow", metavar="FILE[:NAME]")
+@site_option
+@resource_options
+def submit(workflow: str, site: str | None, **resources: Any) -> None:
+    """Submit everything of a workflow that is not done, and return.
+
+    FILE defines one Workflow, or NAME says which. Options are laid over what its tasks ask for.
+    """
+    from hpcpipe.loading import load_workflow
+
+    send(load_workflow(workflow), site, Resources.parse(**resources), {"file": _source(workflow)})
+
+
+@click.command()
+@click.argument("workflow", metavar="FILE[:NAME]")
+@site_option
+@resource_options
+def run(workflow: str, site: str | None, **resources: Any) -> None:
+    """Submit, show progress, and leave with 0 if all went well.
+
+    Interrupting it stops only the showing: the tasks go on.
+    """
+    from hpcpipe.loading import load_workflow
+
+    made = send(
+        load_workflow(workflow), site, Resources.parse(**resources), {"file": _source(workflow)}
+    )
+    made.wait(show=True)
+
+
+def _source(workflow: str) -> str:
+    file, colon, name = workflow.partition(":")
+    return str(Path(file).resolve()) + colon + name
+
+
+def send(
+    workflow: Workflow, site: str | None, resources: Resources, source: Mapping[str, Any]
+) -> Run:
+    """Submit a workflow and say what was submitted, in how many calls, and what to type next."""
+    from hpcpipe.run import submit_with_draft
+    from hpcpipe.siteload import load_site
+
+    loaded = load_site(site)
+    made, draft = submit_with_draft(workflow, site=loaded.site, resources=resources, source=source)
+    say_submitted(draft, loaded)
+    return made
+
+
+def say_submitted(draft: Draft, loaded: Loaded) -> None:
+    """Say back what a submission came to."""
+    from hpcpipe.planning import submitted_lines
+
+    for line in submitted_lines(draft, loaded.why):
+        click.echo(line)
+
+
+@click.command()
+@click.argument("workflow", metavar="FILE[:NAME]")
+@click.option("--scripts", is_flag=True, help="Print the scripts, as they would be submitted.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@site_option
+@resource_options
+def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resources: Any) -> None:
+    """Print what would be submitted, and why the rest would not. Touches nothing."""
+    from hpcpipe.loading import load_workflow
+    from hpcpipe.planning import plan_json, plan_lines
+    from hpcpipe.siteload import load_site
+    from hpcpipe.submit import draft
+
+    loaded = load_site(site)
+    drafted = draft(load_workflow(workflow), loaded.site, resources=Resources.parse(**resources))
+    if as_json:
+        click.echo(json.dumps(plan_json(drafted), indent=1))
+        return
+    for line in plan_lines(drafted, loaded.why):
+        click.echo(line)
+    for prepared in drafted.prepared if scripts else ():
+        click.echo(f"\n# --- {prepared.id}.sh")
+        click.echo(prepared.script)
+
+
+@click.command()
+@run_option
+@site_option
+@resource_options
+def retry(run_folder: str | None, site: str | None, **resources: Any) -> None:
+    """Submit again what failed, with more of what it ran out of.
+
+    The workflow's file is read again, so that a mended function is the one that runs. A task that
+    ran out of memory or time asks for twice as much, or for what the options say.
+    """
+    from hpcpipe.loading import load_source
+    from hpcpipe.retry import raised_resources
+    from hpcpipe.run import Run, find_run, submit_with_draft
+    from hpcpipe.siteload import load_site
+
+    before = Run(find_run(run_folder)).record
+    loaded = load_site(site or before.site)
+    _, draft = submit_with_draft(
+        load_source(before),
+        site=loaded.site,
+        resources=Resources.parse(**resources),
+        source=before.source,
+        raise_for=lambda rundir: raised_resources(rundir, loaded.site),
+    )
+    say_submitted(draft, loaded)
+
+
+@click.command()
+@click.argument("tasks", nargs=-1, metavar="[NODE[/LABEL]]...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@run_option
+def cancel(tasks: tuple[str, ...], yes: bool, run_folder: str | None) -> None:
+    """Cancel a run, or some of its tasks.
+
+    Tasks that depend on a cancelled one can no longer run; hpcpipe retry submits them again.
+    """
+    from hpcpipe.run import Run, find_run
+
+    run = Run(find_run(run_folder))
+    what = " ".join(tasks) or "the whole run"
+    if sys.stdin.isatty() and not yes:
+        click.confirm(f"Cancel {what} of {run.rundir.folder}?", abort=True)
+    count = run.cancel(tasks)
+    click.echo(f"{count} tasks cancelled." if count else "Nothing was queued or running.")
+    if count:
+        click.echo("Again: hpcpipe retry")

@@ -1,0 +1,33 @@
+"""``hpcpipe site``: what counts here, and who said so."""
+
+from __future__ import annotations
+
+import click
+
+from hpcpipe.cli import site_option
+
+
+@click.group()
+def site() -> None:
+    """Show the site's settings, and where each comes from."""
+
+
+@site.command()
+@site_option
+def show(site: str | None) -> None:
+    """Print every setting and the layer that set it, as a site file that reads back the same."""
+    from hpcpipe.siteload import load_site, site_lines
+
+    loaded = load_site(site)
+    click.echo(f"# {loaded.why}")
+    for line in site_lines(loaded):
+        click.echo(line)
+
+
+@site.command("list")
+def list_sites() -> None:
+    """List the sites that --site can name, and their files."""
+    from hpcpipe.sitefile import Machine, known_sites
+
+    for name, file in known_sites(Machine.here()).items():
+        click.echo(f"{name}\t{file}")

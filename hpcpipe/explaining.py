@@ -1,0 +1,79 @@
+"""All that is known of one task: its state, its outcome, its log, its files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpcpipe.errors import UsageError
+from hpcpipe.ledger import Ledger
+from hpcpipe.model import State
+from hpcpipe.record import NodeRecord, read_record
+from hpcpipe.run import Run
+from hpcpipe.show import explain_lines
+from hpcpipe.status import Task, read_outcome
+
+_TAIL = 12  # lines of a log
+
+
+def find_task(run: Run, name: str) -> tuple[NodeRecord, int]:
+    """Find the one task of a name; raises UsageError naming those it could be."""
+    record = run.record
+    found = record.find(name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = ", ".join(node.task(index) for node, index in found[:5])
+        raise UsageError(f"{name}: names {len(found)} tasks; say one: {some}")
+    nodes = ", ".join(record.nodes)
+    raise UsageError(f"{name}: no such task; write node/label, the nodes are {nodes}")
+
+
+def find_log(run: Run, name: str) -> Path:
+    """Name the log of a task's latest submission; raises UsageError where it has none."""
+    node, index = find_task(run, name)
+    key = node.key(index)
+    history = Ledger(run.rundir.ledger).read()
+    for number in sorted({one.run for one in history.submissions.values()}, reverse=True):
+        for batch in read_record(run.rundir, number).batches.values():
+            if batch.node == node.name and bytes.fromhex(key) in batch.keys:
+                places = dict(batch.elements())
+                if key in places:
+                    return run.rundir.log(batch.id, places[key])
+    raise UsageError(f"{name}: was never submitted")
+
+
+def tail(path: Path, lines: int) -> str:
+    """Read the last lines of a log."""
+    with path.open(errors="replace") as file:
+        return "".join(deque(file, lines))
+
+
+def explain_task(run: Run, name: str) -> Iterator[str]:
+    """Say all that is known of a task, in lines."""
+    node, index = find_task(run, name)
+    report = run.report()
+    key = node.key(index)
+    task = next((t for t in report.tasks if t.node == node.name and t.key == key), None)
+    facts: dict[str, Any] = {}
+    if task is None:
+        outcome = read_outcome(run.rundir, node.name, key, None)
+        task = Task(node.name, node.label(index), key, State.DONE, outcome=outcome)
+        facts["result"] = [f"hpcpipe results {node.task(index)}"]
+    try:
+        log = find_log(run, name)
+    except UsageError:
+        log = None
+    if log is not None and log.exists():
+        facts["log"] = log
+        if task.state.bad:
+            facts["tail"] = tail(log, _TAIL).splitlines()
+    if node.folder is not None:
+        from hpcpipe.axes import folder_name
+
+        folder = node.folder / folder_name(node.axes, index)
+        if folder.is_dir():
+            facts["files"] = [str(folder)]
+    return explain_lines(task, report, facts)

@@ -1,0 +1,148 @@
+"""The append-only record of a workflow's submissions: facts, never states.
+
+One JSON object a line, on disk before the next thing happens: ``run`` (a plan was made),
+``submitting`` (about to hand a batch over, with its token), ``submitted`` (its job id),
+``released``, ``cancelled``. An intent without an id means that a client died in between: the token
+finds the job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Submission:
+    """A batch that was handed over, or was about to be (``job`` None)."""
+
+    batch: str
+    run: int
+    token: str
+    time: float
+    held: bool
+    job: str | None = None
+    released: bool = False
+    cancelled: bool = False
+    why: str = ""  # it was cancelled, in words
+    refused: bool = False  # by the scheduler, it or a batch of the same submission
+    hint: str = ""  # options that would mend a refusal
+
+
+@dataclass
+class History:
+    """What the ledger's lines amount to."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    submissions: dict[str, Submission] = field(default_factory=dict)  # by batch
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The facts of the latest run."""
+        return self.runs[-1]
+
+    def jobs(self) -> dict[str, Submission]:
+        """Every accepted submission by its job id."""
+        return {one.job: one for one in self.submissions.values() if one.job is not None}
+
+    def adrift(self) -> list[Submission]:
+        """Intents without an id: may have been submitted."""
+        return [s for s in self.submissions.values() if s.job is None and not s.cancelled]
+
+    def held(self) -> list[Submission]:
+        """Accepted submissions that were handed over held and that nobody has released yet."""
+        return [
+            s
+            for s in self.submissions.values()
+            if s.held and s.job is not None and not s.released and not s.cancelled
+        ]
+
+
+class Ledger:
+    """Appends to the record; written by whoever holds the run's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, event: str, **facts: Any) -> None:
+        """Add one fact, on disk before this returns.
+
+        A client killed in the middle of a line leaves half of one: a newline first keeps the next
+        line whole.
+        """
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **facts}) + "\n"
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                line = "\n" + line
+            os.write(fd, line.encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def run(self, number: int, **facts: Any) -> None:
+        """Record that a plan was made and is about to be submitted."""
+        self.append("run", run=number, **facts)
+
+    def submitting(self, batch: str, run: int, token: str, held: bool) -> None:
+        """Record the intent to submit, before the command runs."""
+        self.append("submitting", batch=batch, run=run, token=token, held=held)
+
+    def submitted(self, batch: str, job: str) -> None:
+        """Record the scheduler's id."""
+        self.append("submitted", batch=batch, job=job)
+
+    def released(self, batches: Sequence[str]) -> None:
+        """Record that held batches were let go."""
+        self.append("released", batches=list(batches))
+
+    def cancelled(self, batches: Sequence[str], why: str) -> None:
+        """Record that whole batches were cancelled by us, or never came to be."""
+        self.append("cancelled", batches=list(batches), why=why)
+
+    def refused(self, batches: Sequence[str], why: str, hint: str) -> None:
+        """Record that the scheduler refused one of these batches, so that none is with it."""
+        self.append("refused", batches=list(batches), why=why, hint=hint)
+
+    def read(self) -> History:
+        """Replay the record; a line that a killed client left half-written is passed over."""
+        history = History()
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return history
+        for line in lines:
+            try:
+                fact = json.loads(line)
+            except ValueError:
+                continue
+            _replay(history, fact)
+        return history
+
+
+def _replay(history: History, fact: dict[str, Any]) -> None:
+    submissions = history.submissions
+    match fact["event"]:
+        case "run":
+            history.runs.append(fact)
+        case "submitting":
+            submissions[fact["batch"]] = Submission(
+                fact["batch"], fact["run"], fact["token"], fact["time"], fact["held"]
+            )
+        case "submitted":
+            submissions[fact["batch"]].job = fact["job"]
+        case "released":
+            for batch in fact["batches"]:
+                submissions[batch].released = True
+        case "cancelled" | "refused" as event:
+            for batch in fact["batches"]:
+                submission = submissions[batch]
+                submission.cancelled, submission.why = True, fact["why"]
+                submission.refused = event == "refused"
+                submission.hint = fact.get("hint", "")

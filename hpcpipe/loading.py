@@ -1,0 +1,55 @@
+"""Workflows from where they are written: a file, or what an earlier run says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcpipe.errors import UsageError, near
+from hpcpipe.functions import load_file
+from hpcpipe.record import RunRecord
+from hpcpipe.workflow import Workflow
+
+
+def load_workflow(spec: str) -> Workflow:
+    """Load ``FILE`` or ``FILE:NAME``; relative folders in it mean the current one.
+
+    Raises UsageError where there is no workflow, or several and no name.
+    """
+    file, _, name = spec.partition(":")
+    module = load_file(Path(file))
+    found = {key: value for key, value in vars(module).items() if isinstance(value, Workflow)}
+    if name and name not in found:
+        raise UsageError(f"{file}: no workflow {name!r}{near(name, found)}")
+    different = {id(workflow): key for key, workflow in found.items()}
+    if not found:
+        raise UsageError(f"{file}: defines no Workflow at its top level")
+    if not name and len(different) > 1:
+        raise UsageError(
+            f"{file}: defines {len(different)} workflows; say which: "
+            + " or ".join(f"{file}:{key}" for key in different.values())
+        )
+    workflow = found[name or next(iter(found))]
+    workflow.source = str(Path(file).resolve())
+    return workflow
+
+
+def load_source(record: RunRecord) -> Workflow:
+    """Make again the workflow that a run was made from.
+
+    A file is read anew, from the folder it was submitted from. Raises UsageError where a run was
+    submitted from Python and has no file to read.
+    """
+    import os
+
+    source = record.source
+    os.chdir(record.cwd)
+    if "map" in source:
+        from hpcpipe.mapping import map_workflow
+
+        return map_workflow(**source["map"])
+    if not source.get("file"):
+        raise UsageError(
+            f"{record.workflow} was submitted from Python, not from a file; "
+            "submit it there again: only what is missing runs"
+        )
+    return load_workflow(source["file"])

@@ -1,0 +1,216 @@
+"""What must run: every task's key, and which tasks are done, in flight, or to run.
+
+A key is the hash of all that determines a task's result, Merkle-style: its code, its literal
+inputs, its input files, its place along its axes, and the keys of the tasks upstream. Resources
+never enter it. Everything is in columns, one entry a task, so that a million tasks stay cheap.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from hpcpipe.axes import Edge, make_edge
+from hpcpipe.command import Command
+from hpcpipe.digest import SIZE, Digests, Files, combine
+from hpcpipe.errors import WorkflowError
+from hpcpipe.functions import Own, check_callable
+from hpcpipe.model import Resources
+from hpcpipe.workflow import Each, Node, Output, Workflow
+
+RUN, DONE, IN_FLIGHT = range(3)
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A task of an earlier submission that may still end well: its batch, job and array index."""
+
+    batch: str
+    job: str
+    index: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class NodePlan:
+    """One node's columns: ``keys`` (16 bytes a task), ``fates`` (one of RUN, DONE, IN_FLIGHT)."""
+
+    node: Node
+    keys: bytes
+    edges: tuple[Edge, ...]
+    fates: bytes
+    in_flight: Mapping[int, InFlight] = field(default_factory=dict)
+    raised: Mapping[int, Resources] = field(default_factory=dict)
+
+    def key(self, index: int) -> str:
+        """Spell one task's key, as its files are named."""
+        return self.keys[index * SIZE : index * SIZE + SIZE].hex()
+
+    @property
+    def to_run(self) -> Sequence[int]:
+        """Flat indices of the tasks to run."""
+        if not any(self.fates):  # RUN is 0
+            return range(len(self.fates))
+        return array("q", [index for index, fate in enumerate(self.fates) if fate == RUN])
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The frozen answer to "what must run", and why the rest need not."""
+
+    workflow: Workflow
+    own: Own
+    nodes: Mapping[str, NodePlan]
+    resources: Resources = field(default_factory=Resources)  # laid over every node's, as by --time
+    file_digests: dict[str, Any] = field(default_factory=dict)  # to be remembered
+
+    def count(self, fate: int) -> int:
+        """Count the tasks of one fate."""
+        return sum(node.fates.count(fate) for node in self.nodes.values())
+
+    def asked(self, node: NodePlan, index: int | None = None) -> Resources:
+        """Say what a task asks for: its node's resources, those of this plan, what was raised."""
+        asked = self.resources.over(node.node.resources)
+        return asked if index is None else node.raised.get(index, asked)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is on disk and in flight of one node: good keys, and in-flight tasks by key."""
+
+    good: Collection[str] = ()
+    in_flight: Mapping[str, InFlight] = field(default_factory=dict)
+    raised: Mapping[str, Resources] = field(default_factory=dict)
+
+
+def make_plan(
+    workflow: Workflow,
+    known: Mapping[str, Known] | None = None,
+    files: Files | None = None,
+    resources: Resources | None = None,
+) -> Plan:
+    """Work out every task's key and fate. Starts nothing and writes nothing.
+
+    Raises WorkflowError for an empty workflow, code that cannot travel, values that have no key.
+    """
+    if not workflow.nodes:
+        raise WorkflowError(f"workflow {workflow.name!r} has no nodes; add some with wf.add(…)")
+    own = Own(Path(workflow.source).parent if workflow.source else Path.cwd())
+    digests = Digests(files or Files(workflow.files), own)
+    nodes: dict[str, NodePlan] = {}
+    for node in workflow.nodes.values():  # in the order added, which is upstream first
+        if not isinstance(node.call, Command):
+            check_callable(node.call, own)
+        edges = tuple(
+            make_edge(node.axes, output.node.name, output.node.axes, output.gathered)
+            for output in node.upstreams
+        )
+        keys = _keys(node, edges, nodes, digests)
+        nodes[node.name] = _with_fates(node, keys, edges, (known or {}).get(node.name, Known()))
+    return Plan(workflow, own, nodes, resources or Resources(), digests.files.known)
+
+
+def _with_fates(node: Node, keys: bytes, edges: tuple[Edge, ...], known: Known) -> NodePlan:
+    fates = bytearray(node.size)
+    in_flight: dict[int, InFlight] = {}
+    raised: dict[int, Resources] = {}
+    if known.good or known.in_flight or known.raised:
+        for index in range(node.size):
+            key = keys[index * SIZE : index * SIZE + SIZE].hex()
+            if key in known.good:
+                fates[index] = DONE
+            elif key in known.in_flight:
+                fates[index] = IN_FLIGHT
+                in_flight[index] = known.in_flight[key]
+            elif key in known.raised:
+                raised[index] = known.raised[key]
+    return NodePlan(node, keys, edges, bytes(fates), in_flight, raised)
+
+
+def _keys(
+    node: Node, edges: Sequence[Edge], upstream: Mapping[str, NodePlan], digests: Digests
+) -> bytes:
+    start = blake2b(_node_digest(node, digests), digest_size=SIZE)
+    columns = _axis_columns(node, digests)
+    parents = [(edge.base, edge.offsets, upstream[edge.upstream].keys) for edge in edges]
+    keys = bytearray()
+    for index, place in enumerate(_places(columns)):
+        state = start.copy()
+        state.update(place)
+        for base, offsets, above in parents:
+            first = base[index] * SIZE
+            for offset in offsets:
+                at = first + offset * SIZE
+                state.update(above[at : at + SIZE])
+        keys += state.digest()
+    return bytes(keys)
+
+
+def _node_digest(node: Node, digests: Digests) -> bytes:
+    """Digest what all tasks of a node share: its name, code and fixed inputs."""
+    counter = iter(range(len(node.upstreams)))
+    fixed = {
+        name: _skeleton(file_like(node, name, value), counter)
+        for name, value in node.arguments.items()
+        if not isinstance(value, Each)
+    }
+    # Which inputs each upstream key stands for must count too: names and selected parts.
+    shape = [(o.node.name, list(map(str, o.select)), list(o.gathered)) for o in node.upstreams]
+    parts = [digests.digest(part) for part in (node.name, fixed, shape)]
+    if isinstance(node.call, Command):
+        program = Path(node.call.words[0])
+        code = digests.digest((node.call.words, node.call.outputs))
+        if "/" in node.call.words[0] and program.is_file():
+            code += digests.digest(program)  # an edited script is another command
+    else:
+        code = digests.digest(node.call)
+    return combine(code, *parts)
+
+
+def file_like(node: Node, name: str, value: Any) -> Any:
+    """Read a string as the file it names, where files are what the input is about.
+
+    So for a command's words that name a file, and for a function's parameters annotated `Path`.
+    """
+    if isinstance(value, str):
+        if isinstance(node.call, Command):
+            return Path(value) if value and os.path.isfile(value) else value
+        hint = getattr(node.call, "__annotations__", {}).get(name)
+        if hint is Path or hint in ("Path", "pathlib.Path"):
+            return Path(value)
+    return value
+
+
+def _skeleton(value: Any, counter: Any) -> Any:
+    """Replace the outputs within a value by their positions."""
+    if isinstance(value, Output):
+        return ("upstream", next(counter))
+    if isinstance(value, list | tuple):
+        return [_skeleton(item, counter) for item in value]
+    if isinstance(value, dict):
+        return {key: _skeleton(item, counter) for key, item in value.items()}
+    return value
+
+
+def _axis_columns(node: Node, digests: Digests) -> list[list[bytes]]:
+    """For every axis and place, the bytes it adds to a key: its label and its values there."""
+    columns = []
+    for axis in node.axes:
+        column = [label.encode() + b"\0" for label in axis.labels]
+        for name, value in sorted(node.arguments.items()):
+            if isinstance(value, Each) and value.axis is not None and value.axis.name == axis.name:
+                for place, item in enumerate(value.values):
+                    column[place] += digests.digest(file_like(node, name, item))
+        columns.append(column)
+    return columns
+
+
+def _places(columns: Sequence[Sequence[bytes]]) -> Sequence[bytes]:
+    joined: Sequence[bytes] = [b""]
+    for column in columns:
+        joined = [before + here for before in joined for here in column]
+    return joined

@@ -1,0 +1,133 @@
+"""A draft as lines of text and as JSON: what would be submitted, and why the rest would not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hpcpipe.axes import label
+from hpcpipe.batches import Standing, Wait
+from hpcpipe.model import ranges
+from hpcpipe.plan import DONE, IN_FLIGHT, RUN
+from hpcpipe.submit import Draft
+
+
+def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
+    """Print a plan: nodes, batches with what they wait for, queues and why."""
+    plan, scheduler = draft.plan, draft.site.scheduler
+    yield f"{plan.workflow.name}: {_counted(draft)}"
+    yield f"site {draft.site.name} ({scheduler}): {site_why}"
+    width = max(len(name) for name in plan.nodes)
+    for name, node in plan.nodes.items():
+        axes = " x ".join(f"{axis.name}({len(axis)})" for axis in node.node.axes) or "one task"
+        said = ", ".join(
+            f"{node.fates.count(fate)} {words}"
+            for fate, words in ((RUN, "to run"), (DONE, "done"), (IN_FLIGHT, "in flight"))
+            if fate in node.fates
+        )
+        yield f"  {name:<{width}}  {axes}: {said}"
+    if not draft.prepared:
+        yield "Nothing to submit."
+        return
+    yield f"{draft.calls} calls of the scheduler:"
+    for number, prepared in enumerate(draft.prepared):
+        batch = prepared.batch
+        count = len(batch.tasks)
+        kind = f"array of {count}" if batch.indices is not None else "1 job"
+        yield f"  [{number}] {prepared.id}: {kind}, each {prepared.route.resources}"
+        if batch.waits:
+            yield f"      after {'; '.join(_said(wait) for wait in batch.waits)}"
+        yield f"      queue: {prepared.route.why}"
+
+
+def _said(wait: Wait) -> str:
+    on = f"[{wait.on}]" if isinstance(wait.on, int) else f"job {wait.on.job} (in flight)"
+    if wait.kind == "each":
+        return f"each element of {on}"
+    if wait.element is not None:
+        return f"element {wait.element} of {on}"
+    return f"all of {on}" + (" (more than it needs: relaxed)" if wait.relaxed else "")
+
+
+def _counted(draft: Draft) -> str:
+    plan = draft.plan
+    run, done, flying = (plan.count(fate) for fate in (RUN, DONE, IN_FLIGHT))
+    said = [f"{run} task{'s' * (run != 1)} to run"]
+    if done:
+        said.append(f"{done} done")
+    if flying:
+        said.append(f"{flying} in flight")
+    return ", ".join(said)
+
+
+def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
+    """Say back, in a few lines, what was submitted and what to type next."""
+    yield f"{draft.plan.workflow.name} (run {draft.run}): {_counted(draft)}."
+    if not draft.prepared:
+        yield "Nothing to submit."
+        yield "  hpcpipe status"
+        return
+    for name, node in draft.plan.nodes.items():
+        mine = [p for p in draft.prepared if p.batch.node is node]
+        if mine:
+            count = sum(len(p.batch.tasks) for p in mine)
+            yield f"  {name}: {count} × {mine[0].route.resources}; {mine[0].route.why}"
+    scheduler = draft.site.scheduler
+    if scheduler == "local":
+        yield f"Running on this machine's processes ({site_why})."
+    calls = f"{draft.calls} call{'s' * (draft.calls != 1)}"
+    jobs = draft.jobs()
+    shown = " ".join(jobs[:6]) + (" …" if len(jobs) > 6 else "")
+    yield f"Submitted in {calls}: {scheduler} {shown}. You can log out now."
+    yield "  hpcpipe watch | hpcpipe status | hpcpipe cancel"
+
+
+def plan_json(draft: Draft) -> dict[str, Any]:
+    """Give a plan as JSON can hold it."""
+    plan = draft.plan
+    return {
+        "workflow": plan.workflow.name,
+        "site": draft.site.name,
+        "scheduler": draft.site.scheduler,
+        "calls": draft.calls,
+        "tasks": {
+            "to_run": plan.count(RUN),
+            "done": plan.count(DONE),
+            "in_flight": plan.count(IN_FLIGHT),
+            "all": sum(len(node.fates) for node in plan.nodes.values()),
+        },
+        "batches": [
+            {
+                "id": prepared.id,
+                "elements": len(prepared.batch.tasks),
+                "array": _indices(prepared.batch.indices),
+                "dependencies": [_wait_json(wait, draft) for wait in prepared.batch.waits],
+                "queue": prepared.route.queue.name if prepared.route.queue else None,
+                "queue_why": prepared.route.why,
+                "resources": vars(prepared.route.resources),
+                "tasks": [
+                    {"node": node.name, "label": label(node.axes, task)}
+                    for node in [prepared.batch.node.node]
+                    for task in prepared.batch.tasks
+                ],
+            }
+            for prepared in draft.prepared
+        ],
+    }
+
+
+def _wait_json(wait: Wait, draft: Draft) -> dict[str, Any]:
+    standing = isinstance(wait.on, Standing)
+    return {
+        "batch": None if isinstance(wait.on, Standing) else draft.prepared[wait.on].id,
+        "job": wait.on.job if standing else None,  # type: ignore[union-attr]
+        "kind": wait.kind,
+        "element": wait.element,
+        "relaxed": wait.relaxed,
+    }
+
+
+def _indices(indices: Any) -> str | None:
+    if indices is None:
+        return None
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges(indices))

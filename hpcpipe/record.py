@@ -1,0 +1,145 @@
+"""What a run planned, as kept on disk for those who ask later: nodes, keys, batches.
+
+Light to read (no graph library, no site file), since every ``hpcpipe status`` begins here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hpcpipe.axes import Axis, Edge, label
+from hpcpipe.errors import ResultError
+from hpcpipe.model import Resources
+from hpcpipe.rundir import RunDir, read_pickle, write_pickle
+
+KEY = 16  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class NodeRecord:
+    """One node's columns; see `hpcpipe.plan.NodePlan`."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    keys: bytes
+    edges: tuple[Edge, ...]
+    resources: Resources
+    folder: Path | None  # the node's, where its tasks have working folders
+
+    def __len__(self) -> int:
+        return len(self.keys) // KEY
+
+    def key(self, index: int) -> str:
+        """Spell one task's key."""
+        return self.keys[index * KEY : index * KEY + KEY].hex()
+
+    def label(self, index: int) -> str:
+        """Name one task within the node."""
+        return label(self.axes, index)
+
+    def task(self, index: int) -> str:
+        """Name one task as people do: ``node/label``."""
+        return f"{self.name}/{self.label(index)}" if self.axes else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class BatchRecord:
+    """One batch: the keys of its tasks in order, and their array indices (None: a plain job)."""
+
+    id: str
+    node: str
+    keys: bytes
+    indices: Sequence[int] | None
+    resources: Resources
+    queue: str | None
+    why: str
+
+    def elements(self) -> Sequence[tuple[str, int | None]]:
+        """Pair every task's key with its array index."""
+        count = len(self.keys) // KEY
+        indices = self.indices if self.indices is not None else (None,) * count
+        spelled = (self.keys[at * KEY : at * KEY + KEY].hex() for at in range(count))
+        return list(zip(spelled, indices, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One run: what it planned, and all that is needed to ask about it without a site file."""
+
+    run: int
+    workflow: str
+    source: Mapping[str, Any]  # how to make the workflow again: {"file": …} or {"map": …}
+    cwd: str
+    site: str
+    scheduler: str
+    options: Mapping[str, Any]  # the scheduler's, from the site
+    poll_seconds: int
+    settle_seconds: int
+    nodes: Mapping[str, NodeRecord]
+    batches: Mapping[str, BatchRecord]
+
+    def find(self, name: str) -> list[tuple[NodeRecord, int]]:
+        """Find tasks by ``node``, ``node/label`` or a label that is unique; empty if none."""
+        node, _, wanted = name.partition("/")
+        if node in self.nodes:
+            found = self.nodes[node]
+            return [(found, i) for i in range(len(found)) if _matches(found.label(i), wanted)]
+        return [
+            (found, index)
+            for found in self.nodes.values()
+            for index in range(len(found))
+            if found.label(index) == name
+        ]
+
+
+def _matches(label: str, wanted: str) -> bool:
+    return not wanted or label == wanted or label.startswith(f"{wanted}/")
+
+
+def write_record(rundir: RunDir, record: RunRecord) -> None:
+    """Keep a run's record, as plain values: no class of ours is named in the file."""
+    plain = {f.name: getattr(record, f.name) for f in fields(record)}
+    plain["nodes"] = [
+        (
+            node.name,
+            [(axis.name, axis.labels) for axis in node.axes],
+            node.keys,
+            [(edge.upstream, edge.base, edge.offsets) for edge in node.edges],
+            vars(node.resources),
+            str(node.folder) if node.folder else None,
+        )
+        for node in record.nodes.values()
+    ]
+    plain["batches"] = [
+        {**vars(batch), "resources": vars(batch.resources)} for batch in record.batches.values()
+    ]
+    write_pickle(rundir.plans / f"{record.run}.pkl", plain)
+
+
+def read_record(rundir: RunDir, run: int) -> RunRecord:
+    """Read a run's record back; raises ResultError where it is gone or damaged."""
+    path = rundir.plans / f"{run}.pkl"
+    plain = read_pickle(path)
+    if plain is None:
+        raise ResultError(f"{path}: missing or damaged; hpcpipe submit makes it again")
+    nodes = [
+        NodeRecord(
+            name,
+            tuple(Axis(*axis) for axis in axes),
+            keys,
+            tuple(Edge(*edge) for edge in edges),
+            Resources(**resources),
+            Path(folder) if folder else None,
+        )
+        for name, axes, keys, edges, resources, folder in plain["nodes"]
+    ]
+    batches = [
+        BatchRecord(**{**batch, "resources": Resources(**batch["resources"])})
+        for batch in plain["batches"]
+    ]
+    plain["nodes"] = {node.name: node for node in nodes}
+    plain["batches"] = {batch.id: batch for batch in batches}
+    return RunRecord(**plain)

@@ -1,0 +1,137 @@
+"""Batches become scripts: Jinja2 templates, ``base → scheduler → site``.
+
+Only what is known at plan time is in a script; job ids are on the command line. Whatever a user
+may have written reaches a script quoted, or is refused here.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from hpcpipe import __version__, worker
+from hpcpipe.batches import Batch
+from hpcpipe.errors import ConfigError
+from hpcpipe.model import ranges
+from hpcpipe.routing import Route
+from hpcpipe.site import Site
+from hpcpipe.taskfile import is_static
+
+_CODES = {
+    "upstream_failed": worker.UPSTREAM_FAILED,
+    "claimed": worker.CLAIMED,
+    "no_environment": worker.NO_ENVIRONMENT,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a template knows of a batch: final values, nothing left to work out.
+
+    ``memory`` in MiB, ``time`` in seconds; ``array`` is empty for a plain job; ``listed`` holds
+    the indices, where they are not ``first``, ``first + 1``, …
+    """
+
+    id: str
+    name: str
+    node: str
+    workflow: str
+    count: int
+    array: str
+    first: int
+    listed: str
+    python: bool
+    executable: str
+    tasks: str
+    cwd: str
+    settle: int
+    queue: str | None
+    account: str | None
+    cpus: int | None
+    memory: int | None
+    time: int | None
+    gpus: int | None
+    options: tuple[str, ...]
+
+
+def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: str, cwd: str) -> Job:
+    """Work out all that a template needs to know of a batch."""
+    indices = batch.indices or ()
+    runs = list(ranges(indices))
+    queue, asked = route.queue, route.resources
+    node = batch.node.node
+    return Job(
+        id=batch_id,
+        name=f"{node.name}.{workflow}",
+        node=node.name,
+        workflow=workflow,
+        count=len(batch.tasks),
+        array=",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs),
+        first=indices[0] if indices else 0,
+        listed=" ".join(map(str, indices)) if len(runs) > 1 else "",
+        python=not is_static(node),
+        executable=sys.executable,
+        tasks=f"batches/{batch_id}.tasks",
+        cwd=cwd,
+        settle=site.limits.settle_seconds,
+        queue=queue.name if queue and queue.named else None,
+        account=asked.account,
+        cpus=asked.cpus,
+        memory=asked.memory,
+        time=asked.time,
+        gpus=asked.gpus,
+        options=(*site.slurm.options, *(queue.options if queue else ())),
+    )
+
+
+def render(job: Job, site: Site) -> str:
+    """Render a batch's script; raises ConfigError naming the template and what it lacks."""
+    name = f"{site.scheduler}.sh.j2"
+    for option in job.options:
+        if "\n" in option:
+            raise ConfigError(f"option {option!r}: a directive is one line")
+    try:
+        template = _environment(site.templates).get_template(name)
+        return template.render(
+            batch=job,
+            environment=site.environment,
+            options=getattr(site, site.scheduler),
+            codes=_CODES,
+            version=__version__,
+        )
+    except jinja2.TemplateError as error:
+        where = getattr(error, "filename", None) or name
+        line = getattr(error, "lineno", None)
+        raise ConfigError(f"{where}{f':{line}' if line else ''}: {error}") from error
+
+
+@cache
+def _environment(overrides: Path | None) -> jinja2.Environment:
+    shipped = jinja2.PackageLoader("hpcpipe.templates", "")
+    loaders: list[jinja2.BaseLoader] = [shipped, jinja2.PrefixLoader({"hpcpipe": shipped})]
+    if overrides is not None:
+        loaders.insert(0, jinja2.FileSystemLoader(overrides))
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # sh, not HTML: quoting is the filter's
+    )
+    environment.filters.update(quote=_quote, hms=_hms)
+    return environment
+
+
+def _quote(value: Any) -> str:
+    return shlex.quote(str(value))
+
+
+def _hms(seconds: int) -> str:
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

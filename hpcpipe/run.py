@@ -1,0 +1,217 @@
+"""A run of a workflow, from Python: submit it, watch it, take its results.
+
+Everything a run is lies in its folder, so a `Run` is only a look at it: any number of clients can
+hold one, and ``Run(folder)`` is as good as the one that `submit` returned.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcpipe.errors import ResultError, TasksFailed, UsageError
+from hpcpipe.ledger import Ledger
+from hpcpipe.record import RunRecord, read_record
+from hpcpipe.rundir import RunDir
+from hpcpipe.status import Report, make_report
+from hpcpipe.worker import Refused, load_value
+
+if TYPE_CHECKING:
+    from hpcpipe.model import Resources
+    from hpcpipe.site import Site
+    from hpcpipe.submit import Draft
+    from hpcpipe.workflow import Node, Workflow
+
+
+class Run:
+    """The run of a workflow in its folder, ``<base_dir>/<workflow>``.
+
+    Raises UsageError where nothing was ever submitted there.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.rundir = RunDir(Path(folder))
+        if not self.rundir.exists:
+            raise UsageError(f"{folder}: nothing was submitted from here; try hpcpipe submit FILE")
+
+    @property
+    def record(self) -> RunRecord:
+        """What the latest submission planned."""
+        return read_record(self.rundir, Ledger(self.rundir.ledger).read().last["run"])
+
+    def report(self, *, fresh: bool = False) -> Report:
+        """Tell the state of every task; see `hpcpipe.status.make_report`."""
+        return make_report(self.rundir, fresh=fresh)
+
+    def wait(self, *, show: bool = False, timeout: float | None = None) -> Report:
+        """Wait until nothing is left that may still change, and return the last report.
+
+        ``show`` draws progress on the terminal. Raises TasksFailed where a task is not good,
+        TimeoutError after ``timeout`` seconds; in both cases the run goes on by itself.
+        """
+        from hpcpipe.watch import follow
+
+        report = follow(self.rundir, show=show, timeout=timeout)
+        if report.failures:
+            first = report.failures[0]
+            raise TasksFailed(
+                f"{len(report.failures)} of {report.total.total()} tasks are not good; "
+                f"{first.name}: {first.words or first.reason}"
+            )
+        return report
+
+    def results(self, node: Node | str) -> dict[str, Any]:
+        """Load every good value of a node, by label.
+
+        Raises UsageError for an unknown node, ResultError for a result not safe to read.
+        """
+        name = node if isinstance(node, str) else node.name
+        record = self.record
+        if name not in record.nodes:
+            raise UsageError(f"no node {name!r}; there is {', '.join(record.nodes)}")
+        found, good = record.nodes[name], self.rundir.list_results(name).good
+        return {
+            found.label(index): self._load(name, found.key(index))
+            for index in range(len(found))
+            if found.key(index) in good
+        }
+
+    def result(self, task: str) -> Any:
+        """Load the value of one task, named ``node/label``.
+
+        Raises UsageError where no task, or more than one, has the name; ResultError where it has
+        no good outcome.
+        """
+        found = self.record.find(task)
+        if len(found) != 1:
+            many = ", ".join(node.task(index) for node, index in found[:5])
+            raise UsageError(
+                f"{task}: {f'names several tasks: {many}' if found else 'no such task'}"
+            )
+        node, index = found[0]
+        return self._load(node.name, node.key(index))
+
+    def _load(self, node: str, key: str) -> Any:
+        try:
+            return load_value(str(self.rundir.result(node, key)))
+        except FileNotFoundError:
+            raise ResultError(f"{node}: no good outcome yet; see hpcpipe status") from None
+        except Refused as error:
+            raise ResultError(str(error)) from error
+
+    def cancel(self, names: tuple[str, ...] = ()) -> int:
+        """Cancel the whole run, or the tasks of these names; return how many were live.
+
+        What depends on a cancelled task can no longer run.
+        """
+        from hpcpipe.cancel import cancel
+
+        return cancel(self.rundir, names)
+
+
+def submit(
+    workflow: Workflow,
+    *,
+    site: str | Site | None = None,
+    resources: Resources | None = None,
+    source: Mapping[str, Any] | None = None,
+    raise_for: Any = None,
+) -> Run:
+    """Hand everything that is not done to the scheduler, and return at once.
+
+    ``site`` is a site's name or file (default: the one that counts here); ``resources`` are laid
+    over every node's. Raises WorkflowError, ConfigError, SchedulerError, LockHeld.
+    """
+    return submit_with_draft(
+        workflow, site=site, resources=resources, source=source, raise_for=raise_for
+    )[0]
+
+
+def submit_with_draft(
+    workflow: Workflow,
+    *,
+    site: str | Site | None = None,
+    resources: Resources | None = None,
+    source: Mapping[str, Any] | None = None,
+    raise_for: Any = None,
+) -> tuple[Run, Draft]:
+    """Do what `submit` does, and tell what was submitted."""
+    from hpcpipe.schedulers import make_scheduler
+    from hpcpipe.siteload import load_site
+    from hpcpipe.submit import adopt, draft, scheduler_options, submit_draft
+
+    chosen = site if site is not None and not isinstance(site, str) else load_site(site).site
+    rundir = RunDir(workflow.folder)
+    with ExitStack() as stack:
+        if not rundir.exists:  # a plan that fails must leave nothing behind
+            draft(workflow, chosen, resources=resources)
+        rundir.create()
+        stack.enter_context(rundir.lock())
+        adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))
+        drafted = draft(workflow, chosen, resources=resources, raise_for=raise_for)
+        submit_draft(drafted, source or {"file": workflow.source}, chosen.name)
+    remember(rundir.folder)
+    return Run(workflow.folder), drafted
+
+
+# --- which run a command is about -----------------------------------------------------------------
+
+
+def _memory() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state, "hpcpipe", "runs")
+
+
+def remember(folder: Path) -> None:
+    """Note that a run was submitted from this working folder, for `find_run`."""
+    line = f"{time.time():.0f}\t{os.fspath(Path.cwd())!r}\t{os.fspath(folder)!r}\n"
+    try:
+        _memory().parent.mkdir(parents=True, exist_ok=True)
+        with _memory().open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(line)
+    except OSError:
+        return  # a home that cannot be written to: find_run then looks for the folder itself
+
+
+def find_run(named: str | None) -> Path:
+    """Find the run that a command is about.
+
+    The folder that was named; or the one we are in; or the one last submitted from here; or the
+    latest in the folders right below. Raises UsageError where there is none.
+    """
+    here = Path.cwd()
+    if named:
+        for folder in (Path(named), Path(named).parent):
+            if RunDir(folder).exists:
+                return folder
+        raise UsageError(f"{named}: nothing was submitted there; name the folder base_dir/workflow")
+    for folder in (here, *here.parents):
+        if RunDir(folder).exists:
+            return folder
+    if (last := _last_from(here)) is not None:
+        return last
+    ledgers = [*here.glob("*/.hpcpipe/ledger.jsonl"), *here.glob("*/*/.hpcpipe/ledger.jsonl")]
+    if ledgers:
+        return max(ledgers, key=lambda ledger: ledger.stat().st_mtime).parent.parent
+    raise UsageError(
+        "nothing was submitted from this folder; name the run's folder with --run, "
+        "or start one: hpcpipe submit FILE"
+    )
+
+
+def _last_from(here: Path) -> Path | None:
+    from ast import literal_eval
+
+    try:
+        lines = _memory().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        _, cwd, folder = line.split("\t")
+        if Path(literal_eval(cwd)) == here and RunDir(Path(literal_eval(folder))).exists:
+            return Path(literal_eval(folder))
+    return None

@@ -1,0 +1,153 @@
+"""Where everything lies under ``<base_dir>/<workflow>/.hpcpipe``, and how it is written there.
+
+Knows every path; refuses to know what the files mean. A file is written whole, beside its place,
+and renamed into it; folders are 0700, since a pickle that others could write is never read.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcpipe.errors import LockHeld, ResultError, UsageError
+from hpcpipe.worker import Refused, open_trusted
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one look at a node's results saw: good keys, error files by key, claimed keys."""
+
+    good: frozenset[str]
+    errors: dict[str, tuple[str, ...]]  # key → the batches it went wrong in
+    claims: frozenset[str]
+
+
+class RunDir:
+    """The files of one workflow; ``folder`` is ``<base_dir>/<workflow>``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / ".hpcpipe"
+        self.ledger = self.home / "ledger.jsonl"
+        self.lock_file = self.home / "lock"
+        self.batches = self.home / "batches"
+        self.results = self.home / "results"
+        self.logs = self.home / "logs"
+        self.plans = self.home / "plans"
+        self.asked = self.home / "asked.pkl"  # the scheduler's last answer, shared by all clients
+        self.files = self.home / "files.pkl"  # digests of input files
+
+    def create(self) -> None:
+        """Make the folders; raises UsageError where they cannot be made."""
+        try:
+            for folder in (self.batches, self.results, self.logs, self.plans):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.home.chmod(0o700)
+        except OSError as error:
+            raise UsageError(
+                f"{error.filename}: {error.strerror}; choose a base_dir you can write to"
+            ) from error
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether anything was ever submitted here."""
+        return self.ledger.exists()
+
+    def result(self, node: str, key: str) -> Path:
+        """Name the good outcome of a task."""
+        return self.results / node / f"{key}.pkl"
+
+    def error(self, node: str, key: str, batch: str) -> Path:
+        """Name the outcome of a task that went wrong in a batch."""
+        return self.results / node / f"{key}.{batch}.err"
+
+    def log(self, batch: str, index: int | None) -> Path:
+        """Name the log of one element of a batch, or of a plain job."""
+        return self.logs / (f"{batch}.out" if index is None else f"{batch}.{index}.out")
+
+    def list_results(self, node: str) -> Listing:
+        """Look once at a node's results; reads no file."""
+        good, claims = set(), set()
+        errors: dict[str, tuple[str, ...]] = {}
+        try:
+            names = os.listdir(self.results / node)
+        except FileNotFoundError:
+            names = []
+        for name in names:
+            key, _, kind = name.partition(".")
+            if kind == "pkl":
+                good.add(key)
+            elif kind == "claim":
+                claims.add(key)
+            elif kind.endswith(".err"):
+                errors[key] = (*errors.get(key, ()), kind[:-4])
+        return Listing(frozenset(good), errors, frozenset(claims))
+
+    @contextmanager
+    def lock(self, wait: float = 10) -> Iterator[None]:
+        """Hold the run's lock; raises LockHeld, saying who holds it and since when, after ``wait``
+        seconds. A holder that is provably gone (same host, dead pid) loses it."""
+        from filelock import SoftFileLock, Timeout
+
+        lock = SoftFileLock(self.lock_file, timeout=wait, poll_interval=0.05)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise LockHeld(
+                f"{self.lock_file}: held by {self.holder() or 'an unknown process'}; wait for it, "
+                "or if it is surely gone: hpcpipe unlock"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def holder(self) -> str:
+        """Say who holds the lock, and since when; empty where nobody does."""
+        try:
+            words = self.lock_file.read_text(errors="replace").split()
+            stat = self.lock_file.stat()
+        except OSError:
+            return ""
+        pid, host = [*words, "?", "?"][:2]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stat.st_mtime))
+        return f"process {pid} on {host} (user id {stat.st_uid}) since {since}"
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file beside its place and rename it there, on disk before it has its name."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    part.replace(path)
+
+
+def write_pickle(path: Path, value: Any) -> None:
+    """Write plain values (no classes of ours) as a pickle, whole."""
+    write_whole(path, pickle.dumps(value, 4))
+
+
+def read_pickle(path: Path, default: Any = None) -> Any:
+    """Read what `write_pickle` wrote, or ``default`` where there is nothing or it is damaged.
+
+    Raises ResultError where another user could have written it.
+    """
+    try:
+        with open_trusted(str(path)) as file:
+            return pickle.load(file)
+    except Refused as error:
+        raise ResultError(str(error)) from error
+    except (OSError, EOFError, ValueError):
+        return default

@@ -1,0 +1,244 @@
+"""Reports and tasks as lines of text: the same with colour, without, and piped.
+
+Pure: a report goes in, lines come out. Every line is meant to be acted on; what is suggested can be
+pasted as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hpcpipe.model import Reason, State, format_memory, format_time
+from hpcpipe.status import Report, Task
+
+_COLUMNS = (
+    ("done", (State.DONE,)),
+    ("run", (State.RUNNING,)),
+    ("wait", (State.QUEUED, State.HELD, State.WAITING)),
+    ("fail", (State.FAILED, State.CANCELLED, State.LOST)),
+    ("blocked", (State.BLOCKED,)),
+    ("unknown", (State.UNKNOWN,)),
+)
+_MOST = 8  # lines of one kind before the rest is counted
+_WIDE = 78
+
+
+def verdict(report: Report) -> str:
+    """Say how the run stands, in one phrase."""
+    total = report.total
+    if not report.finished:
+        live = sum(count for state, count in total.items() if state.live)
+        return f"{live} of {total.total()} tasks still to end"
+    if report.failures:
+        return f"ended with {len(report.failures)} of {total.total()} tasks not good"
+    return f"all {total.total()} tasks are good"
+
+
+def status_lines(report: Report) -> Iterator[str]:
+    """Draw the status screen: a line a node, the failures by cause, and what to type next."""
+    record = report.record
+    head = f"{record.workflow} (run {record.run})   {verdict(report)}"
+    if report.asked:
+        head += f"   asked {format_time(max(0, round(time.time() - report.asked)))} ago"
+    yield head
+    yield from node_table(report)
+    if report.trouble:
+        yield f"could not ask {record.scheduler}: {report.trouble.splitlines()[0]}"
+    if report.adrift:
+        yield (
+            f"{report.adrift} batches are in doubt or held: a submission was interrupted. "
+            "The same submit command again completes it."
+        )
+    yield from _causes(report)
+    yield from _waiting(report)
+    yield from _next(report)
+
+
+def node_table(report: Report) -> Iterator[str]:
+    """One line a node, with the columns that say anything."""
+    total = report.total
+    shown = [
+        (title, states)
+        for title, states in _COLUMNS
+        if title in ("done", "fail") or any(total[state] for state in states)
+    ]
+    width = max([4, *(len(name) for name in report.counts)])
+    yield "  ".join(["node".ljust(width), "   all", *(f"{title:>7}" for title, _ in shown)])
+    for name, counts in report.counts.items():
+        cells = [f"{sum(counts[state] for state in states):>7}" for _, states in shown]
+        yield "  ".join([name.ljust(width), f"{counts.total():>6}", *cells])
+
+
+def _causes(report: Report) -> Iterator[str]:
+    """List failures by cause: own errors one by one, what follows from them counted."""
+    by_cause: dict[tuple[Reason | None, str, str], list[Task]] = defaultdict(list)
+    for task in report.failures:
+        words = "" if task.reason is Reason.UPSTREAM else _first_line(task.words)
+        by_cause[task.reason, task.node, words].append(task)
+    ordered = sorted(
+        by_cause.items(), key=lambda item: (item[0][0] is Reason.UPSTREAM, -len(item[1]))
+    )
+    for position, ((reason, node, words), tasks) in enumerate(ordered):
+        if position == _MOST:
+            rest = sum(len(tasks) for _, tasks in ordered[_MOST:])
+            yield f"     {rest} more tasks of {len(ordered) - _MOST} more causes: status --json"
+            return
+        names = " ".join(task.label or task.node for task in tasks[:3]) + (
+            " …" if len(tasks) > 3 else ""
+        )
+        lead = "why" if position == 0 else "   "
+        quoted = f'  "{words}"' if words and words != reason else ""
+        yield _cut(f"{lead} {len(tasks):>3}  {reason}  {node}: {names}{quoted}")
+
+
+def _waiting(report: Report) -> Iterator[str]:
+    """Say why tasks wait, where the scheduler gave a reason."""
+    whys = Counter(
+        t.words for t in report.tasks if t.state in (State.QUEUED, State.HELD) and t.words
+    )
+    for why, count in whys.most_common(3):
+        yield f"waiting {count}: {_PLAIN.get(why, why)}"
+
+
+_PLAIN = {
+    "Priority": "others are before you in the queue",
+    "Resources": "the queue has no room yet",
+    "Dependency": "for the tasks before them",
+    "JobHeldUser": "held; the submission was interrupted, or somebody held them",
+    "JobHeldAdmin": "held by an administrator",
+    "PartitionTimeLimit": "the time asked is over the queue's limit: they will never start",
+    "AssocGrpCpuLimit": "your account's limit of cpus is reached",
+    "QOSMaxJobsPerUserLimit": "your limit of running jobs is reached",
+    "ReqNodeNotAvail": "the nodes they need are down or reserved",
+}
+
+
+def _next(report: Report) -> Iterator[str]:
+    """Suggest what to type, each line as it can be pasted."""
+    refused = [
+        t.place.submission for t in report.failures if t.place and t.place.submission.refused
+    ]
+    if refused:
+        yield f"Next: hpcpipe retry {refused[0].hint}".rstrip()
+        return
+    own = [t for t in report.failures if t.reason is not Reason.UPSTREAM]
+    if own:
+        telling = next((t for t in own if t.reason in (Reason.ERROR, Reason.EXIT)), own[0])
+        yield f"Next: hpcpipe explain {telling.name}"
+    if report.failures and report.finished:
+        lead = "     " if own else "Next:"
+        yield f"{lead} hpcpipe retry            would run {len(report.failures)} tasks again"
+    elif report.finished and not report.failures:
+        last = list(report.record.nodes)[-1]
+        yield f"Next: hpcpipe results {last}"
+
+
+def change_lines(before: Report | None, after: Report) -> Iterator[str]:
+    """For a pipe: one line for every node that changed, and one for every new cause of failure."""
+    for name, counts in after.counts.items():
+        if before is None or before.counts.get(name) != counts:
+            said = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+            yield f"{name}: {said}"
+    known = {(t.reason, t.node) for t in before.failures} if before else set()
+    for task in after.failures:
+        if (task.reason, task.node) not in known:
+            known.add((task.reason, task.node))
+            yield _cut(f"{task.name}: {task.reason}: {_first_line(task.words)}")
+
+
+def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say all that is known of one task; ``facts`` has its log's tail, inputs and files."""
+    place, outcome = task.place, task.outcome or facts.get("outcome", {})
+    reason = f"  {task.reason}" if task.reason else ""
+    yield f"{task.name}  {task.state.upper()}{reason}"
+    if task.words:
+        yield f"  why        {task.words}"
+    if place is not None:
+        attempt = f", attempt {place.attempt}" if place.attempt > 1 else ""
+        yield f"  asked      {place.batch.resources}{attempt}"
+        job = f"job {place.element}" if place.element else "no job id"
+        host = outcome.get("host") or (task.end.host if task.end else "")
+        yield f"  where      {report.record.scheduler} {job}" + (f" on {host}" if host else "")
+        if place.batch.why:
+            yield f"  queue      {place.batch.why}"
+    used = _used(outcome, task)
+    if used:
+        yield f"  used       {used}"
+    same = [t for t in report.failures if t.node == task.node]
+    if task.state.bad:
+        good = report.counts[task.node][State.DONE]
+        yield f"  others     {good} of this node are good, {len(same)} are not"
+    for title in ("inputs", "files", "result"):
+        for line in facts.get(title, ()):
+            yield f"  {title:<10} {line}"
+    tail: Sequence[str] = facts.get("tail", ())
+    for line in tail:
+        yield f"  last lines | {line}"
+    if facts.get("log"):
+        yield f"  log        hpcpipe logs {task.name}"
+    if task.state.bad:
+        yield "Mend the cause, then: hpcpipe retry"
+
+
+def _used(outcome: Mapping[str, Any], task: Task) -> str:
+    words = []
+    if outcome.get("max_memory"):
+        words.append(format_memory(max(1, outcome["max_memory"] // 1024)))
+    elif task.end and task.end.max_memory:
+        words.append(f"{format_memory(task.end.max_memory)} (by accounting)")
+    if outcome.get("wall") is not None:
+        words.append(format_time(outcome["wall"]))
+    if outcome.get("cpu") is not None:
+        words.append(f"{outcome['cpu']:.1f} s of cpu")
+    return ", ".join(words)
+
+
+def report_json(report: Report, log: Any) -> dict[str, Any]:
+    """Give the report as JSON can hold it; ``log`` names a task's log."""
+    return {
+        "workflow": report.record.workflow,
+        "run": report.record.run,
+        "scheduler": report.record.scheduler,
+        "site": report.record.site,
+        "finished": report.finished,
+        "verdict": verdict(report),
+        "trouble": report.trouble or None,
+        "interrupted": report.adrift,
+        "nodes": {
+            name: {"all": counts.total(), **{str(s): counts[s] for s in State if counts[s]}}
+            for name, counts in report.counts.items()
+        },
+        "failures": [_failure_json(task, log) for task in report.failures],
+    }
+
+
+def _failure_json(task: Task, log: Any) -> dict[str, Any]:
+    place = task.place
+    end = task.end
+    return {
+        "task": task.name,
+        "node": task.node,
+        "label": task.label,
+        "state": str(task.state),
+        "reason": str(task.reason) if task.reason else None,
+        "error": task.words,
+        "exit": task.outcome.get("exit", end.exit_code if end else None),
+        "signal": task.outcome.get("signal", end.signal if end else None),
+        "native": end.native if end else None,
+        "host": task.outcome.get("host") or (end.host if end else None),
+        "attempt": place.attempt if place else 0,
+        "job": place.element if place else None,
+        "log": log(task),
+    }
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDE else line[: _WIDE - 1] + "…"

@@ -1,0 +1,295 @@
+"""What has become of every task: derived anew, from three facts, each time it is asked.
+
+What was submitted (the ledger and the runs' records), what the scheduler says (asked at most once
+an interval, whoever asks), what lies on disk. The file tells the outcome, the queue tells liveness,
+silence tells nothing: an unreachable scheduler makes a task UNKNOWN, never FAILED.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpcpipe.asking import Answer, ask
+from hpcpipe.ledger import History, Ledger, Submission
+from hpcpipe.model import JobEnd, Reason, State, format_memory
+from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record
+from hpcpipe.rundir import Listing, RunDir, read_pickle
+from hpcpipe.worker import CLAIMED, UPSTREAM_FAILED
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a task was submitted last: its batch, array index, element id, and attempt (from 1)."""
+
+    batch: BatchRecord
+    index: int | None
+    element: str
+    submission: Submission
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of one task that is not good."""
+
+    node: str
+    label: str
+    key: str
+    state: State
+    reason: Reason | None = None
+    words: str = ""  # the error, or why it waits
+    place: Place | None = None
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    end: JobEnd | None = None
+
+    @property
+    def name(self) -> str:
+        """Name it as people do."""
+        return f"{self.node}/{self.label}" if self.label else self.node
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer to ``hpcpipe status``."""
+
+    record: RunRecord
+    counts: Mapping[str, Counter[State]]  # by node
+    tasks: Sequence[Task]  # all that are not good, in the order of the nodes
+    asked: float | None  # when the scheduler was asked, if it was needed
+    trouble: str = ""  # why it could not be asked
+    adrift: int = 0  # batches whose submission was interrupted
+
+    @property
+    def failures(self) -> list[Task]:
+        """Tasks that did not or cannot end well."""
+        return [task for task in self.tasks if task.state.bad]
+
+    @property
+    def total(self) -> Counter[State]:
+        """Counts over all nodes."""
+        return sum(self.counts.values(), Counter())
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether nothing is left that may still change by itself."""
+        return not any(state.live for state in self.total)
+
+
+def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None) -> Report:
+    """Work out the state of every task of the latest run.
+
+    Asks the scheduler only where a file does not tell, and only if its last answer is older than
+    the site's ``poll_seconds`` (or ``fresh``). Raises ResultError where the record is unreadable.
+    """
+    now = time.time() if now is None else now
+    history = Ledger(rundir.ledger).read()
+    record = read_record(rundir, history.last["run"])
+    listings = {name: rundir.list_results(name) for name in record.nodes}
+    pending = _pending(record, listings)
+    places = _places(rundir, history, record, pending)
+    unresolved: dict[str, Submission] = {}
+    doubtful: dict[str, Submission] = {}
+    for (node, key), place in places.items():
+        if not place.element or place.submission.cancelled:
+            continue
+        if place.batch.id not in listings[node].errors.get(key, ()):
+            unresolved[place.element] = place.submission
+        elif read_outcome(rundir, node, key, place.batch.id).get("signal") is not None:
+            doubtful[place.element] = place.submission
+    answer = ask(rundir, record, unresolved, doubtful, fresh=fresh, now=now)
+    if unresolved:  # again: a task that ended between the two looks has its outcome by now
+        listings = {name: rundir.list_results(name) for name in record.nodes}
+    judge = _Judge(rundir, record, listings, places, answer, now)
+    counts, tasks = judge.all()
+    adrift = len(history.adrift()) + len(history.held())
+    asked = answer.asked if unresolved or doubtful else None
+    return Report(record, counts, tasks, asked, answer.trouble, adrift)
+
+
+def _pending(record: RunRecord, listings: Mapping[str, Listing]) -> dict[str, list[int]]:
+    """Flat indices of the tasks without a good outcome, by node."""
+    return {
+        name: [i for i in range(len(node)) if node.key(i) not in listings[name].good]
+        for name, node in record.nodes.items()
+        if len(listings[name].good) < len(node) or not _all_good(node, listings[name])
+    }
+
+
+def _all_good(node: NodeRecord, listing: Listing) -> bool:
+    return all(node.key(index) in listing.good for index in range(len(node)))
+
+
+def _places(
+    rundir: RunDir, history: History, record: RunRecord, pending: Mapping[str, list[int]]
+) -> dict[tuple[str, str], Place]:
+    """Find where each pending task was submitted last."""
+    wanted = {name: {record.nodes[name].key(i) for i in pending.get(name, ())} for name in pending}
+    places: dict[tuple[str, str], Place] = {}
+    if not any(wanted.values()):
+        return places
+    # Imported here, as a run without pending tasks needs no scheduler at all.
+    from hpcpipe.schedulers import make_scheduler
+
+    for run in sorted({one.run for one in history.submissions.values()}):
+        past = record if run == record.run else read_record(rundir, run)
+        spell = make_scheduler(past.scheduler, past.options).element
+        for batch in past.batches.values():
+            submission = history.submissions.get(batch.id)
+            if submission is None or batch.node not in wanted:
+                continue
+            for key, index in batch.elements():
+                if key in wanted[batch.node]:
+                    before = places.get((batch.node, key))
+                    element = spell(submission.job, index) if submission.job else ""
+                    attempt = before.attempt + 1 if before else 1
+                    places[batch.node, key] = Place(batch, index, element, submission, attempt)
+    return places
+
+
+def read_outcome(rundir: RunDir, node: str, key: str, batch: str | None) -> Mapping[str, Any]:
+    """Read what an outcome says of itself: the good one, or (``batch``) one that went wrong."""
+    path = rundir.result(node, key) if batch is None else rundir.error(node, key, batch)
+    found: Mapping[str, Any] = read_pickle(path, {})
+    return found
+
+
+class _Judge:
+    """Concludes each task's state; upstream nodes first, since BLOCKED follows from theirs."""
+
+    def __init__(
+        self,
+        rundir: RunDir,
+        record: RunRecord,
+        listings: Mapping[str, Listing],
+        places: Mapping[tuple[str, str], Place],
+        answer: Answer,
+        now: float,
+    ) -> None:
+        self._rundir = rundir
+        self._record = record
+        self._listings = listings
+        self._places = places
+        self._answer = answer
+        self._now = now
+        self._bad: dict[str, dict[int, str]] = {}  # node → flat index → the task's name
+
+    def all(self) -> tuple[dict[str, Counter[State]], list[Task]]:
+        """Judge every task."""
+        counts: dict[str, Counter[State]] = {}
+        tasks: list[Task] = []
+        for name, node in self._record.nodes.items():
+            good = self._listings[name].good
+            count: Counter[State] = Counter()
+            self._bad[name] = {}
+            for index in range(len(node)):
+                if node.key(index) in good:
+                    count[State.DONE] += 1
+                    continue
+                task = self._judge(node, index)
+                count[task.state] += 1
+                tasks.append(task)
+                if task.state.bad:
+                    self._bad[name][index] = task.name
+            counts[name] = count
+        return counts, tasks
+
+    def _judge(self, node: NodeRecord, index: int) -> Task:
+        key, label = node.key(index), node.label(index)
+        place = self._places.get((node.name, key))
+        end = self._answer.ended.get(place.element) if place else None
+        state, reason, words, outcome = self._conclude(node, index, place, end)
+        return Task(node.name, label, key, state, reason, words, place, outcome, end)
+
+    def _conclude(
+        self, node: NodeRecord, index: int, place: Place | None, end: JobEnd | None
+    ) -> tuple[State, Reason | None, str, Mapping[str, Any]]:
+        """Apply the rules; the first that fits decides."""
+        key = node.key(index)
+        if place and place.batch.id in self._listings[node.name].errors.get(key, ()):
+            outcome = read_outcome(self._rundir, node.name, key, place.batch.id)
+            state, reason, words = _from_outcome(outcome, end, place.batch)
+            return state, reason, words, outcome
+        if place and place.submission.refused:
+            return State.FAILED, Reason.REFUSED, place.submission.why, {}
+        if place and place.submission.cancelled:
+            return State.CANCELLED, Reason.CANCELLED, place.submission.why, {}
+        status = self._answer.live.get(place.element) if place else None
+        if status and status.why != "DependencyNeverSatisfied":
+            return status.state, None, status.why, {}
+        if blocker := self._blocker(node, index):
+            return State.BLOCKED, Reason.UPSTREAM, f"waits for {blocker}", {}
+        if place is None:
+            return State.WAITING, None, "not submitted", {}
+        if not place.element:
+            return State.UNKNOWN, None, "its submission was interrupted", {}
+        if end is not None:
+            return *_from_end(end, place.batch), {}
+        if self._answer.trouble:
+            return State.UNKNOWN, Reason.UNREACHABLE, self._answer.trouble, {}
+        first = self._answer.missing.get(place.element)
+        if first is None or self._now - first < self._record.settle_seconds:
+            return State.UNKNOWN, None, "has left the queue; its outcome may be on its way", {}
+        return State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting", {}
+
+    def _blocker(self, node: NodeRecord, index: int) -> str:
+        """Name an upstream task that is not good and cannot become so."""
+        for edge in node.edges:
+            bad = self._bad[edge.upstream]
+            if bad:
+                for parent in edge.parents(index):
+                    if parent in bad:
+                        return bad[parent]
+        return ""
+
+
+def _from_outcome(
+    outcome: Mapping[str, Any], end: JobEnd | None, batch: BatchRecord
+) -> tuple[State, Reason, str]:
+    """Conclude from an outcome that went wrong, and the accounting where a signal ended it."""
+    words = str(outcome.get("error", "its outcome cannot be read"))
+    if outcome.get("signal") is not None:
+        by_scheduler = end.reason if end else None
+        if by_scheduler in (Reason.TIME, Reason.MEMORY, Reason.NODE, Reason.CANCELLED):
+            return _from_end(end, batch) if end else (State.FAILED, Reason.SIGNAL, words)
+        asked, used = batch.resources.memory, (outcome.get("max_memory") or 0) / 1024
+        if outcome["signal"] == 9 and asked and used > 0.9 * asked:
+            return State.FAILED, Reason.MEMORY, _memory_words(used, batch)
+        limit, wall = batch.resources.time, outcome.get("wall") or 0
+        if outcome.get("terminated") and limit and wall > 0.9 * limit:
+            return State.FAILED, Reason.TIME, words
+        return State.FAILED, Reason.SIGNAL, words
+    if outcome.get("exit") is not None:
+        return State.FAILED, Reason.EXIT, words
+    return State.FAILED, Reason.ERROR, words
+
+
+def _from_end(end: JobEnd, batch: BatchRecord) -> tuple[State, Reason, str]:
+    """Conclude from the accounting alone: the task left nothing on disk."""
+    if end.reason is None:
+        return State.LOST, Reason.LOST, f"the scheduler says {end.native}, but no outcome is there"
+    if end.exit_code == UPSTREAM_FAILED:
+        return State.BLOCKED, Reason.UPSTREAM, "an upstream had no good outcome when it started"
+    if end.exit_code == CLAIMED:
+        return State.FAILED, Reason.EXIT, "another process had claimed the task; see its log"
+    if end.reason is Reason.CANCELLED:
+        return State.CANCELLED, Reason.CANCELLED, end.native
+    if end.reason is Reason.MEMORY:
+        return State.FAILED, Reason.MEMORY, _memory_words(end.max_memory or 0, batch)
+    if end.reason is Reason.EXIT:
+        return State.FAILED, Reason.EXIT, f"exit {end.exit_code}, without an outcome; see its log"
+    if end.reason is Reason.LOST:
+        return State.LOST, Reason.LOST, end.native
+    where = f" on {end.host}" if end.host else ""
+    return State.FAILED, end.reason, f"{end.native}{where}"
+
+
+def _memory_words(used: float, batch: BatchRecord) -> str:
+    asked = batch.resources.memory
+    of = f" of {format_memory(asked)}" if asked else ""
+    return (
+        f"used {format_memory(round(used))}{of}" if used else f"killed{of and ' at its limit' + of}"
+    )

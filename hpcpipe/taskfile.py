@@ -1,0 +1,274 @@
+"""A batch's task file: what each of its elements is to do, packed into one immutable file.
+
+Its name ends in a digest of what it says, so that nothing edited after submission can make an
+element run what was not submitted. Python tasks have the binary form that `hpcpipe.worker` reads;
+commands have one line of sh an element, and need no Python on the node.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from pickle import dumps
+from typing import Any
+
+from hpcpipe import worker
+from hpcpipe.axes import folder_name, places
+from hpcpipe.batches import Batch
+from hpcpipe.command import Command
+from hpcpipe.digest import SIZE
+from hpcpipe.errors import WorkflowError
+from hpcpipe.functions import Own, pickle_value
+from hpcpipe.plan import NodePlan, Plan, file_like
+from hpcpipe.rundir import RunDir
+from hpcpipe.workflow import Each, Node, Output
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """The content of a task file, and the batch id it gives its batch."""
+
+    batch: str
+    content: bytes
+
+
+class _Upstream:
+    """A value still to come: pickled as the call that loads it on the node."""
+
+    def __init__(self, path: str, select: tuple[Any, ...]) -> None:
+        self.path, self.select = path, select
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return worker.load_value, (self.path, self.select)
+
+
+class _Gathered:
+    """Values still to come, of many tasks of one node."""
+
+    def __init__(self, folder: str, keys: bytes, select: tuple[Any, ...]) -> None:
+        self.folder, self.keys, self.select = folder, keys, select
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return worker.load_values, (self.folder, self.keys, self.select)
+
+
+def is_static(node: Node) -> bool:
+    """Tell whether a command's words are known before anything runs, so that sh can run it."""
+    return isinstance(node.call, Command) and all(
+        is_static(output.node) for output in node.upstreams if output not in node.after
+    )
+
+
+class TaskWriter:
+    """Writes the task files of one plan's batches."""
+
+    def __init__(self, plan: Plan, rundir: RunDir, run: int, cwd: str, settle: int) -> None:
+        self._plan = plan
+        self._rundir = rundir
+        self._run = run
+        self._cwd = cwd
+        self._settle = settle
+        self._batch_of: dict[tuple[str, int], str] = {}
+
+    def write(self, batch: Batch) -> TaskFile:
+        """Make a batch's task file; its upstream batches must have been made before."""
+        node = batch.node.node
+        make = self._commands if is_static(node) else self._python
+        content = make(batch)
+        digest = blake2b(self._digested(content), digest_size=4).hexdigest()
+        name = f"{node.name}-{digest}"
+        for task in batch.tasks:
+            self._batch_of[node.name, task] = name
+        return TaskFile(name, content)
+
+    def _digested(self, content: bytes) -> bytes:
+        if not content.startswith(worker.MAGIC):
+            return content
+        start = len(worker.MAGIC) + 8
+        length = int.from_bytes(content[start - 8 : start], "little")
+        return content[start : start + length]
+
+    # --- Python -------------------------------------------------------------------------------
+
+    def _python(self, batch: Batch) -> bytes:
+        node, own = batch.node.node, self._plan.own
+        fixed = {
+            name: self._literal(node, name, value)
+            for name, value in node.arguments.items()
+            if not isinstance(value, Each) and not _has_outputs(value)
+        }
+        payloads = [self._payload(batch.node, task, own) for task in batch.tasks]
+        index = b""
+        offset = 0
+        for payload in payloads:
+            digest = blake2b(payload, digest_size=16).digest()
+            index += offset.to_bytes(8, "little") + len(payload).to_bytes(8, "little") + digest
+            offset += len(payload)
+        header = dumps(
+            {
+                "run_number": self._run,
+                "count": len(payloads),
+                "index": blake2b(index).digest(),
+                "python": sys.implementation.cache_tag,
+                "executable": sys.executable,
+                "path": [folder for folder in sys.path if folder],
+                "cwd": self._cwd,
+                "run": str(self._rundir.home),
+                "settle": self._settle,
+                "calls": [_pickled(node.name, (node.call, fixed), own)],
+            },
+            4,
+        )
+        length = len(header).to_bytes(8, "little")
+        return b"".join((worker.MAGIC, length, header, index, *payloads))
+
+    def _payload(self, plan: NodePlan, task: int, own: Own) -> bytes:
+        node = plan.node
+        here = {axis.name: place for axis, place in places(node.axes, task)}
+        position = iter(range(len(plan.edges)))
+        varying: dict[str, Any] = {}
+        for name, value in node.arguments.items():
+            if isinstance(value, Each):
+                assert value.axis is not None
+                varying[name] = self._literal(node, name, value.values[here[value.axis.name]])
+            elif _has_outputs(value):
+                varying[name] = self._to_come(plan, task, value, position)
+        folder = self.folder(node, task)
+        if isinstance(node.call, Command):
+            varying["hpcpipe_folder"], folder = folder, ""
+        arguments = _pickled(node.name, varying, own)
+        needs = tuple(self._needs(plan, task))
+        return dumps((node.name, plan.key(task), folder, 0, needs, arguments), 4)
+
+    def _literal(self, node: Node, name: str, value: Any) -> Any:
+        """Anchor relative paths: the task may run in a folder of its own."""
+        value = file_like(node, name, value)
+        if isinstance(value, Path) and not isinstance(node.call, Command):
+            return Path(self._cwd, value)
+        return value
+
+    def _to_come(self, plan: NodePlan, task: int, value: Any, position: Iterator[int]) -> Any:
+        if isinstance(value, Output):
+            edge = plan.edges[next(position)]
+            above = self._plan.nodes[edge.upstream]
+            if value.gathered:
+                keys = b"".join(
+                    above.keys[at * SIZE : at * SIZE + SIZE] for at in edge.parents(task)
+                )
+                folder = str(self._rundir.results / edge.upstream)
+                return _Gathered(folder, keys, value.select)
+            path = self._rundir.result(edge.upstream, above.key(edge.base[task]))
+            return _Upstream(str(path), value.select)
+        if isinstance(value, list | tuple):
+            return type(value)(self._to_come(plan, task, item, position) for item in value)
+        if isinstance(value, dict):
+            return {k: self._to_come(plan, task, item, position) for k, item in value.items()}
+        return value
+
+    def _needs(self, plan: NodePlan, task: int) -> Iterator[tuple[str, str]]:
+        """Name every upstream outcome that must be there, and the batch it may fail in."""
+        for edge in plan.edges:
+            above = self._plan.nodes[edge.upstream]
+            for parent in edge.parents(task):
+                batch = self._batch_of.get((edge.upstream, parent))
+                if batch is None and parent in above.in_flight:
+                    batch = above.in_flight[parent].batch
+                if batch is not None:  # else it is done: nothing to look for
+                    yield f"results/{edge.upstream}/{above.key(parent)}", batch
+
+    def folder(self, node: Node, task: int) -> str:
+        """Give a task's own working folder, or nothing where it wants none."""
+        if not node.folder:
+            return ""
+        return str(self._rundir.folder / node.name / folder_name(node.axes, task))
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def _commands(self, batch: Batch) -> bytes:
+        lines = [self._line(batch.node, task) for task in batch.tasks]
+        return f"# run {self._run}\n".encode() + b"".join(
+            line.encode("utf-8", "surrogateescape") for line in lines
+        )
+
+    def _line(self, plan: NodePlan, task: int) -> str:
+        """Write one element as assignments and words for sh to eval, all quoted, on one line."""
+        node = plan.node
+        assert isinstance(node.call, Command)
+        values = self._values(node, task)
+        folder = self.folder(node, task)
+        made = [os.path.join(folder, path) for path in node.call.made(values, folder).values()]
+        needs = [f"{path}:{batch}" for path, batch in self._needs(plan, task)]
+        settings = {
+            "result": f"results/{node.name}/{plan.key(task)}",
+            "folder": folder,
+            "value": _pickled_text(node.call.value(values, folder)),
+        }
+        words = [f"{name}={_quote(text)}" for name, text in settings.items()]
+        words.append(f'needs() {{ set -- {_words(needs)}; each_need "$@"; }}')
+        words.append(f'made() {{ set -- {_words(made)}; each_made "$@"; }}')
+        words.append(f"set -- {_words(node.call.argv(values, folder))}")
+        return "; ".join(words) + "\n"
+
+    def _values(self, node: Node, task: int) -> dict[str, Any]:
+        """Give a static command's inputs, upstream outputs included."""
+        here = {axis.name: place for axis, place in places(node.axes, task)}
+        position = iter(self._plan.nodes[node.name].edges)
+
+        def value_of(value: Any) -> Any:
+            if isinstance(value, Each):
+                assert value.axis is not None
+                return value.values[here[value.axis.name]]
+            if isinstance(value, Output):
+                parents = next(position).parents(task)
+                found = [self._made_by(value, parent) for parent in parents]
+                return found if value.gathered else found[0]
+            if isinstance(value, list | tuple):
+                return [value_of(item) for item in value]
+            return value
+
+        return {name: value_of(value) for name, value in node.arguments.items()}
+
+    def _made_by(self, output: Output, task: int) -> Any:
+        call = output.node.call
+        assert isinstance(call, Command)
+        value = call.value(self._values(output.node, task), self.folder(output.node, task))
+        for step in output.select:
+            value = value[step]
+        return value
+
+
+def _has_outputs(value: Any) -> bool:
+    if isinstance(value, Output):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_has_outputs, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_outputs, value))
+
+
+def _pickled(node: str, value: Any, own: Own) -> bytes:
+    try:
+        return pickle_value(value, own)
+    except Exception as error:
+        raise WorkflowError(f"{node}: an input cannot be pickled: {error}") from error
+
+
+def _pickled_text(value: Any) -> str:
+    """Pickle in the text form, which sh can print, and in ASCII, whatever the locale there."""
+    return re.sub(
+        rb"[\x80-\xff]", lambda byte: b"\\u%04x" % byte[0][0], dumps(value, protocol=0)
+    ).decode("ascii")
+
+
+def _quote(text: str) -> str:
+    """Quote for sh, on one line: a newline comes from the variable the script keeps it in."""
+    return shlex.quote(text).replace("\n", "'\"$newline\"'")
+
+
+def _words(words: Sequence[str]) -> str:
+    return " ".join(map(_quote, words))

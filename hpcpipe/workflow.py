@@ -1,0 +1,443 @@
+"""What the user writes: nodes, the axes they are mapped over, and how values flow between them.
+
+A node is one function or command; its axes say how often it is called. The graph holds nodes, tens
+or hundreds of them, never tasks: a map over a million elements is one vertex. Every mistake that
+can be seen here is told here, naming the node and the argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from hpcpipe.axes import Axis, size
+from hpcpipe.errors import WorkflowError, near
+from hpcpipe.labels import check_label, labels_for
+from hpcpipe.model import Resources
+
+if TYPE_CHECKING:
+    import networkx
+
+    from hpcpipe.command import Command
+    from hpcpipe.run import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, eq=False)
+class Each:
+    """Values along one axis, as `each` makes them."""
+
+    values: Sequence[Any]
+    axis: Axis | None  # None until `Workflow.add` names it after the argument
+    labels: tuple[str, ...]
+
+
+class _EachMaker:
+    """The ``each`` that users call; ``each.zip`` for values that go together."""
+
+    def __call__(
+        self,
+        values: Sequence[Any] | Mapping[Any, Any] | Iterable[Any],
+        axis: str | None = None,
+        labels: Sequence[object] | None = None,
+    ) -> Each:
+        """Map a node over values: one task for each of them.
+
+        ``values`` is any sequence, or a mapping from label to value. ``axis`` names what they run
+        along (default: the argument's name); arguments and nodes that name the same axis go along
+        it together. ``labels`` name the tasks (default: file stems, keys, or the values).
+        Raises WorkflowError where there is nothing, or a label is doubled or cannot be a file name.
+        """
+        if isinstance(values, str | bytes):
+            raise WorkflowError(
+                f"each({values!r}): a string is one value; write each([{values!r}])"
+            )
+        if isinstance(values, Mapping):
+            labels = list(values) if labels is None else labels
+            values = list(values.values())
+        elif not isinstance(values, Sequence):
+            values = list(values)
+        if not len(values):
+            where = f" for axis {axis!r}" if axis else ""
+            raise WorkflowError(f"each([]): no values{where}; does the glob match any file?")
+        given = _given_labels(labels, len(values), axis) if labels is not None else None
+        named = labels_for(values) if given is None else given
+        return Each(values, Axis(_checked(axis, "axis"), named) if axis else None, named)
+
+    def zip(
+        self, axis: str, labels: Sequence[object] | None = None, **arguments: Sequence[Any]
+    ) -> dict[str, Each]:
+        """Map over several arguments that go together: ``**each.zip("subject", t1=…, t2=…)``.
+
+        All must have the same length; labels come from the first unless given.
+        """
+        lengths = {name: len(values) for name, values in arguments.items()}
+        if len(set(lengths.values())) != 1:
+            said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise WorkflowError(
+                f"each.zip({axis!r}): values that go together differ in number: {said}"
+            )
+        first = self(next(iter(arguments.values())), axis, labels)
+        return {name: Each(values, first.axis, first.labels) for name, values in arguments.items()}
+
+
+each = _EachMaker()
+
+
+def _given_labels(labels: Sequence[object], count: int, axis: str | None) -> tuple[str, ...]:
+    texts = tuple(str(label) for label in labels)
+    where = f"axis {axis!r}" if axis else "each"
+    if len(texts) != count:
+        raise WorkflowError(f"{where}: {count} values but {len(texts)} labels")
+    for text in texts:
+        try:
+            check_label(text)
+        except ValueError as error:
+            raise WorkflowError(f"{where}: {error}") from error
+    if len(set(texts)) < count:
+        doubled = next(text for text in texts if texts.count(text) > 1)
+        raise WorkflowError(f"{where}: label {doubled!r} is given twice; labels name tasks")
+    return texts
+
+
+def _checked(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise WorkflowError(
+            f"{what} name {name!r}: start with a letter, then letters, digits and _ . - only "
+            "(it becomes a folder and a job name)"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What `task` attaches to a function."""
+
+    resources: Resources
+    folder: bool | None
+
+
+@overload
+def task(function: F, /) -> F: ...
+@overload
+def task(*, folder: bool | None = None, **resources: Any) -> Callable[[F], F]: ...
+def task(function: Any = None, /, *, folder: bool | None = None, **resources: Any) -> Any:
+    """Say what calls of a function need: ``@task(cpus=1, memory="2G", time="30m")``.
+
+    The function stays a plain function. ``folder=True`` gives every call a working folder of its
+    own; it is the default where the function is annotated to return a `Path`. Also ``gpus``,
+    ``queue``, ``account``. Raises ConfigError where an amount cannot be read.
+    """
+
+    def mark(marked: F) -> F:
+        options = TaskOptions(
+            _resources(resources, getattr(marked, "__qualname__", "task")), folder
+        )
+        marked.__hpcpipe__ = options  # type: ignore[attr-defined]
+        return marked
+
+    return mark if function is None else mark(function)
+
+
+def _resources(said: Mapping[str, Any], where: str) -> Resources:
+    known = list(Resources.__dataclass_fields__)
+    for name in said:
+        if name not in known:
+            raise WorkflowError(f"{where}: unknown resource {name!r}{near(name, known)}")
+    return Resources.parse(**said)
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """The value of a node, or a part of it, as the input of another.
+
+    ``output["brain"]`` and ``output[0]`` lead to a part; ``gather`` folds axes into a list.
+    """
+
+    node: Node
+    select: tuple[Any, ...] = ()
+    gathered: tuple[str, ...] = ()
+
+    def __getitem__(self, part: str | int) -> Output:
+        return Output(self.node, (*self.select, part), self.gathered)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError(f"{self.node.name}: take its parts by name or position, as in node[0]")
+
+    def gather(self, *axes: str) -> Output:
+        """Take the values along these axes (all of them if none is named) as one list.
+
+        The list runs in the axes' own order, the last one fastest. Raises WorkflowError where the
+        node has no such axis.
+        """
+        have = [axis.name for axis in self.node.axes]
+        for name in axes:
+            if name not in have:
+                raise WorkflowError(
+                    f"{self.node.name}.gather({name!r}): no such axis{near(name, have)}"
+                )
+        chosen = tuple(name for name in have if name in axes) if axes else tuple(have)
+        if not chosen:
+            raise WorkflowError(f"{self.node.name}.gather(): it has no axis to gather over")
+        return Output(self.node, self.select, chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One vertex: a call, its arguments, and the axes it is mapped over."""
+
+    name: str
+    call: Callable[..., Any] | Command
+    arguments: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    resources: Resources
+    folder: bool
+    after: tuple[Output, ...] = ()
+
+    def __getitem__(self, part: str | int) -> Output:
+        return Output(self)[part]
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError(f"{self.name}: take its parts by name or position, as in node[0]")
+
+    def gather(self, *axes: str) -> Output:
+        """Take the values along these axes (all if none is named) as one list."""
+        return Output(self).gather(*axes)
+
+    @property
+    def size(self) -> int:
+        """How many tasks the node has."""
+        return size(self.axes)
+
+    @property
+    def upstreams(self) -> tuple[Output, ...]:
+        """Every output of another node that this one waits for."""
+        return (*references(self.arguments.values()), *self.after)
+
+
+def references(values: Iterable[Any]) -> Iterator[Output]:
+    """Find the outputs among values, also within lists, tuples and mappings."""
+    for value in values:
+        if isinstance(value, Output):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from references(value)
+        elif isinstance(value, Mapping):
+            yield from references(value.values())
+
+
+@dataclass(eq=False)
+class Workflow:
+    """A graph of nodes, and the folder they work in: ``<base_dir>/<name>``.
+
+    ``files`` says how input files enter a task's key: by ``"content"`` (the default) or by
+    ``"stat"``, their size and time of change, where they are too big to read.
+    """
+
+    name: str
+    base_dir: str | os.PathLike[str] = "."
+    files: str = "content"
+    nodes: dict[str, Node] = field(default_factory=dict)
+    source: str = ""  # the file it was loaded from, for `retry`
+
+    def __post_init__(self) -> None:
+        _checked(self.name, "workflow")
+        if self.files not in ("content", "stat"):
+            raise WorkflowError(f"files={self.files!r}: write 'content' or 'stat'")
+        self.base_dir = Path(os.path.abspath(self.base_dir))
+
+    @property
+    def folder(self) -> Path:
+        """Where the workflow's files lie."""
+        return Path(self.base_dir, self.name)
+
+    @property
+    def graph(self) -> networkx.DiGraph:
+        """The nodes by name, with an edge for every flow of values."""
+        import networkx
+
+        graph = networkx.DiGraph()
+        graph.add_nodes_from(self.nodes)
+        for node in self.nodes.values():
+            graph.add_edges_from((output.node.name, node.name) for output in node.upstreams)
+        return graph
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        /,
+        *,
+        name: str | None = None,
+        after: Sequence[Node | Output] = (),
+        **inputs: Any,
+    ) -> Node:
+        """Add a function as a node; its inputs are values, `each` of them, or other nodes.
+
+        ``name`` defaults to the function's own; ``after`` names nodes to wait for without taking
+        their value. Raises WorkflowError for an unknown or missing input, a name used twice, axes
+        that clash, or a function that cannot be sent to a node.
+        """
+        if not callable(function):
+            raise WorkflowError(f"add({function!r}): not a function; for a command use wf.command")
+        name = self._free_name(name or str(getattr(function, "__name__", "")))
+        _check_inputs(name, function, inputs)
+        options = getattr(function, "__hpcpipe__", TaskOptions(Resources(), None))
+        folder = _returns_path(function) if options.folder is None else options.folder
+        return self._add(name, function, inputs, options.resources, folder, after)
+
+    def command(
+        self,
+        words: str | Sequence[str],
+        /,
+        *,
+        name: str | None = None,
+        outputs: str | Mapping[str, str] | None = None,
+        after: Sequence[Node | Output] = (),
+        resources: Mapping[str, Any] | None = None,
+        **inputs: Any,
+    ) -> Node:
+        """Add a command as a node: ``wf.command("bet {image} {brain} -f {frac}", …)``.
+
+        ``words`` are split as a shell would, but no shell runs them: a value is always one word.
+        ``{image}`` stands for an input, ``{image.stem}`` for its file name less suffix, also
+        ``.name`` and ``.parent``. ``outputs`` gives file names, made in the task's own folder:
+        one, or several by name. ``resources`` are those of `task`. Raises WorkflowError as `add`.
+        """
+        from hpcpipe.command import make_command
+
+        command = make_command(words, outputs, inputs)
+        name = self._free_name(name or command.default_name)
+        asked = _resources(resources or {}, name)
+        return self._add(name, command, inputs, asked, bool(command.outputs), after)
+
+    def _free_name(self, name: str) -> str:
+        if name in ("", "<lambda>"):
+            raise WorkflowError("a lambda has no name to call its node by; give name=")
+        if name in self.nodes:
+            raise WorkflowError(f"{name}: there is a node of this name already; give name=")
+        return _checked(name, "node")
+
+    def _add(
+        self,
+        name: str,
+        call: Callable[..., Any] | Command,
+        inputs: Mapping[str, Any],
+        resources: Resources,
+        folder: bool,
+        after: Sequence[Node | Output],
+    ) -> Node:
+        arguments = {key: _named(value, key) for key, value in inputs.items()}
+        waits = tuple(Output(one) if isinstance(one, Node) else one for one in after)
+        for output in (*references(arguments.values()), *waits):
+            if self.nodes.get(output.node.name) is not output.node:
+                raise WorkflowError(f"{name}: {output.node.name!r} is a node of another workflow")
+        axes = _axes(name, arguments, waits)
+        node = Node(name, call, arguments, axes, resources, folder, waits)
+        self.nodes[name] = node
+        return node
+
+    def submit(self, **options: Any) -> Run:
+        """Hand everything that is not done to the scheduler and return at once.
+
+        Options are those of `hpcpipe.run.submit`: ``site``, ``resources``.
+        """
+        from hpcpipe.run import submit
+
+        return submit(self, **options)
+
+    def run(self, **options: Any) -> Run:
+        """Submit, show progress until all has ended, and return the run.
+
+        Raises TasksFailed where a task did not end well.
+        """
+        run = self.submit(**options)
+        run.wait(show=True)
+        return run
+
+
+def _named(value: Any, argument: str) -> Any:
+    """Turn nodes into outputs, and give an `each` without an axis the argument's name."""
+    if isinstance(value, Node):
+        return Output(value)
+    if isinstance(value, Each) and value.axis is None:
+        return Each(value.values, Axis(_checked(argument, "axis"), value.labels), value.labels)
+    if isinstance(value, list | tuple):
+        return type(value)(_named(item, argument) for item in value)
+    if isinstance(value, dict):
+        return {key: _named(item, argument) for key, item in value.items()}
+    return value
+
+
+def _axes(name: str, arguments: Mapping[str, Any], after: Sequence[Output]) -> tuple[Axis, ...]:
+    """Collect a node's axes: its upstreams' first, less those gathered, then its own."""
+    found: dict[str, tuple[Axis, str]] = {}
+
+    def join(axis: Axis, where: str) -> None:
+        have, first = found.setdefault(axis.name, (axis, where))
+        if have.labels != axis.labels:
+            raise WorkflowError(
+                f"{name}: axis {axis.name!r} has {_few(have.labels)} by {first} but "
+                f"{_few(axis.labels)} by {where}; use each.zip for values that go together, "
+                "or name the axes differently for every combination"
+            )
+
+    for argument, value in arguments.items():
+        for output in references([value]):
+            for axis in output.node.axes:
+                if axis.name not in output.gathered:
+                    join(axis, f"{argument}={output.node.name}")
+    for output in after:
+        for axis in output.node.axes:
+            if axis.name not in output.gathered:
+                join(axis, f"after={output.node.name}")
+    for argument, value in arguments.items():
+        if isinstance(value, Each) and value.axis is not None:
+            join(value.axis, argument)
+        elif any(isinstance(item, Each) for item in _items(value)):
+            raise WorkflowError(f"{name}: {argument}: each(...) must be the whole argument")
+    return tuple(axis for axis, _ in found.values())
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        yield from value
+    elif isinstance(value, dict):
+        yield from value.values()
+
+
+def _few(labels: Sequence[str]) -> str:
+    shown = " ".join(labels[:3]) + (" …" if len(labels) > 3 else "")
+    return f"{len(labels)} ({shown})"
+
+
+def _returns_path(function: Callable[..., Any]) -> bool:
+    hint = getattr(function, "__annotations__", {}).get("return")
+    return hint is Path or (isinstance(hint, str) and hint in ("Path", "pathlib.Path"))
+
+
+def _check_inputs(name: str, function: Callable[..., Any], inputs: Mapping[str, Any]) -> None:
+    """Raise WorkflowError unless a function can be called with these arguments."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return  # a builtin that does not tell; the call itself will
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [
+        n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    for given in inputs:
+        if given not in known and not takes_any:
+            raise WorkflowError(f"{name}: no input {given!r}{near(given, known)}")
+    for needed in known:
+        if parameters[needed].default is inspect.Parameter.empty and needed not in inputs:
+            raise WorkflowError(f"{name}: input {needed!r} is missing; write {needed}=…")
+    if inspect.iscoroutinefunction(function) or isinstance(function, types.GeneratorType):
+        raise WorkflowError(f"{name}: an async function has no result to wait for; make it plain")

@@ -1,0 +1,1 @@
+"""The site-configs shipped with hpcpipe, as package data."""

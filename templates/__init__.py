@@ -1,0 +1,1 @@
+"""The Jinja2 templates shipped with hpcpipe, as package data."""
