@@ -24,8 +24,8 @@ from hpcpipe import worker
 from hpcpipe.digest import global_names
 from hpcpipe.errors import UsageError, WorkflowError
 
-_PLACES = (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib")), Path(__file__).parent)
-_INSTALLED = tuple(f"{Path(place).resolve()}/" for place in _PLACES)
+_PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")]
+_INSTALLED = tuple(f"{Path(p).resolve()}/" for p in (*_PLACES, str(Path(__file__).parent)))
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ class Resources:
         said = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(below, **{name: value for name, value in said.items() if value is not None})
 
+    def at_least(self, other: Resources) -> Resources:
+        """Raise memory and time to those of ``other``, where it has more."""
+        memory = max(self.memory or 0, other.memory or 0) or None
+        return replace(self, memory=memory, time=max(self.time or 0, other.time or 0) or None)
+
     def __str__(self) -> str:
         """Say it in one phrase: ``1 cpu, 4 GB, 2 h``."""
         words = [f"{self.cpus or 1} cpu" + "s" * ((self.cpus or 1) > 1)]

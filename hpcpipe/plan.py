@@ -74,8 +74,10 @@ class Plan:
 
     def asked(self, node: NodePlan, index: int | None = None) -> Resources:
         """Say what a task asks for: its node's resources, those of this plan, what was raised."""
-        asked = self.resources.over(node.node.resources)
-        return asked if index is None else node.raised.get(index, asked)
+        asked = node.node.resources
+        if index is not None and index in node.raised:
+            asked = asked.at_least(node.raised[index])
+        return self.resources.over(asked)
 
 
 @dataclass(frozen=True)

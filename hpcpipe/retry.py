@@ -34,9 +34,8 @@ def raised_resources(rundir: RunDir, site: Site) -> Mapping[str, Mapping[str, Re
 
 def _raised(task: Task, asked: Resources, site: Site) -> Resources:
     if task.reason is Reason.MEMORY and asked.memory:
-        more = [
-            replace(asked, memory=memory) for memory in _steps(asked.memory, site, "max_memory")
-        ]
+        steps = _steps(asked.memory, site, "max_memory")
+        more = [replace(asked, memory=memory) for memory in steps]
     elif task.reason is Reason.TIME and asked.time:
         more = [replace(asked, time=time) for time in _steps(asked.time, site, "max_time")]
     else:

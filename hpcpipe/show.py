@@ -118,12 +118,10 @@ _PLAIN = {
 
 def _next(report: Report) -> Iterator[str]:
     """Suggest what to type, each line as it can be pasted."""
-    refused = [
-        t.place.submission for t in report.failures if t.place and t.place.submission.refused
-    ]
-    if refused:
-        yield f"Next: hpcpipe retry {refused[0].hint}".rstrip()
-        return
+    for task in report.failures:
+        if task.reason is Reason.REFUSED and task.place:
+            yield f"Next: hpcpipe retry {task.place.submission.hint}".rstrip()
+            return
     own = [t for t in report.failures if t.reason is not Reason.UPSTREAM]
     if own:
         telling = next((t for t in own if t.reason in (Reason.ERROR, Reason.EXIT)), own[0])

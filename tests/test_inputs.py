@@ -149,7 +149,7 @@ def test_what_cannot_be_meant_is_refused(words: str, message: str) -> None:
     ("words", "message"),
     [
         ("prog {subjct} :::: people.tsv", "{subjct} stands for no input; a task has 3; did you"),
-        ("prog {x} :::: people.tsv", "there is subject, age, note"),
+        ("prog {x} :::: people.tsv", "known: subject, age, note"),
         ("prog :::: header.tsv", "header.tsv: no inputs"),
         ("prog :::: empty.txt", "empty.txt: no inputs"),
         ("prog :::: ragged.tsv", "row 3 has 1 columns, the header 2"),

@@ -178,13 +178,11 @@ class Slurm(CommandScheduler):
 
     def accounts(self) -> Sequence[str]:
         user = f"user={getuser()}"
-        words = ("sacctmgr", "-nP", "list", "associations", user, "format=Account")
-        done = self._run((*words,), None)
-        default = self._run(
-            ("sacctmgr", "-nP", "list", "user", user, "format=DefaultAccount"), None
-        )
-        names = dict.fromkeys((default.stdout + done.stdout).split())
-        return () if done.status or default.status else tuple(names)
+        ask = ("sacctmgr", "-nP", "list")
+        default = self._run((*ask, "user", user, "format=DefaultAccount"), None)
+        every = self._run((*ask, "associations", user, "format=Account"), None)
+        names = dict.fromkeys((default.stdout + every.stdout).split())
+        return () if every.status or default.status else tuple(names)
 
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}_{index}"
