@@ -73,25 +73,25 @@ def node_table(report: Report) -> Iterator[str]:
 
 
 def _causes(report: Report) -> Iterator[str]:
-    """List failures by cause: own errors one by one, what follows from them counted."""
+    """List failures by cause: the tasks' own, most first, then what follows from them."""
     by_cause: dict[tuple[Reason | None, str, str], list[Task]] = defaultdict(list)
     for task in report.failures:
         words = "" if task.reason is Reason.UPSTREAM else _first_line(task.words)
         by_cause[task.reason, task.node, words].append(task)
-    ordered = sorted(
-        by_cause.items(), key=lambda item: (item[0][0] is Reason.UPSTREAM, -len(item[1]))
-    )
-    for position, ((reason, node, words), tasks) in enumerate(ordered):
-        if position == _MOST:
-            rest = sum(len(tasks) for _, tasks in ordered[_MOST:])
-            yield f"     {rest} more tasks of {len(ordered) - _MOST} more causes: status --json"
-            return
-        names = " ".join(task.label or task.node for task in tasks[:3]) + (
-            " …" if len(tasks) > 3 else ""
-        )
-        lead = "why" if position == 0 else "   "
+    own = [cause for cause in by_cause if cause[0] is not Reason.UPSTREAM]
+    own.sort(key=lambda cause: -len(by_cause[cause]))
+    shown = own[:_MOST] + [cause for cause in by_cause if cause[0] is Reason.UPSTREAM][:_MOST]
+    for position, cause in enumerate(shown):
+        reason, node, words = cause
+        tasks = by_cause[cause]
+        labels = " ".join(task.label or task.node for task in tasks[:3])
+        more = " …" if len(tasks) > 3 else ""
         quoted = f'  "{words}"' if words and words != reason else ""
-        yield _cut(f"{lead} {len(tasks):>3}  {reason}  {node}: {names}{quoted}")
+        lead = "   " if position else "why"
+        yield _cut(f"{lead} {len(tasks):>3}  {reason}  {node}: {labels}{more}{quoted}")
+    if len(own) > _MOST:
+        rest = sum(len(by_cause[cause]) for cause in own[_MOST:])
+        yield f"    {rest:>3}  of {len(own) - _MOST} more causes: hpcpipe status --json"
 
 
 def _waiting(report: Report) -> Iterator[str]:

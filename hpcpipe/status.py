@@ -21,6 +21,9 @@ from hpcpipe.rundir import Listing, RunDir, read_pickle
 from hpcpipe.worker import CLAIMED, UPSTREAM_FAILED
 
 
+DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a task was submitted last: its batch, array index, element id, and attempt (from 1)."""
@@ -98,7 +101,7 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
             continue
         if place.batch.id not in listings[node].errors.get(key, ()):
             unresolved[place.element] = place.submission
-        elif read_outcome(rundir, node, key, place.batch.id).get("signal") is not None:
+        elif read_outcome(rundir, node, key, place.batch.id).get("signal") in DOUBTFUL:
             doubtful[place.element] = place.submission
     answer = ask(rundir, record, unresolved, doubtful, fresh=fresh, now=now)
     if unresolved:  # again: a task that ended between the two looks has its outcome by now
@@ -211,6 +214,9 @@ class _Judge:
         key = node.key(index)
         if place and place.batch.id in self._listings[node.name].errors.get(key, ()):
             outcome = read_outcome(self._rundir, node.name, key, place.batch.id)
+            if outcome.get("signal") in DOUBTFUL and end is None and self._may_still_come(place):
+                words = f"ended by signal {outcome['signal']}; the accounting may say why"
+                return State.UNKNOWN, None, words, outcome
             state, reason, words = _from_outcome(outcome, end, place.batch)
             return state, reason, words, outcome
         if place and place.submission.refused:
@@ -230,10 +236,15 @@ class _Judge:
             return *_from_end(end, place.batch), {}
         if self._answer.trouble:
             return State.UNKNOWN, Reason.UNREACHABLE, self._answer.trouble, {}
-        first = self._answer.missing.get(place.element)
-        if first is None or self._now - first < self._record.settle_seconds:
+        if self._may_still_come(place):
             return State.UNKNOWN, None, "has left the queue; its outcome may be on its way", {}
         return State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting", {}
+
+    def _may_still_come(self, place: Place) -> bool:
+        """Tell whether what is missing, on disk or in the accounting, may only be late."""
+        first = self._answer.missing.get(place.element)
+        settled = first is not None and self._now - first >= self._record.settle_seconds
+        return not settled and not self._answer.trouble
 
     def _blocker(self, node: NodeRecord, index: int) -> str:
         """Name an upstream task that is not good and cannot become so."""

@@ -282,9 +282,10 @@ def record_error(element: Element, error: BaseException) -> None:
     sys.stdout.flush()
     sys.stderr.write(trace)
     code = getattr(error, "exit_code", None)
+    last = traceback.format_exception_only(type(error), error)[-1].strip()
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
-    last = traceback.format_exception_only(type(error), error)[-1].strip()
+        last = f"exit {code}" if error.code == code else str(error.code)
     try:
         pickled = dump_any(error)
     except Exception:  # an exception that cannot be pickled has still been told in words

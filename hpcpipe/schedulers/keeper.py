@@ -20,23 +20,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import psutil
-
 from hpcpipe.model import JobEnd, Reason
 from hpcpipe.schedulers import localdaemon, localtree
-from hpcpipe.schedulers.localqueue import STARTED, WAITING, Job, Machine, Queue, fits, read_job
-from hpcpipe.schedulers.localspool import (
-    RELEASED,
-    RUNNING,
-    Spool,
-    end_lines,
-    event_line,
-)
+from hpcpipe.schedulers.localqueue import STARTED, WAITING, Job, Queue, fits, read_job
+from hpcpipe.schedulers.localspool import RELEASED, RUNNING, STARTING, Spool, end_lines, event_line
+from hpcpipe.schedulers.localtree import MIB
 
 KEEP_SECONDS = 7 * 86400  # how long ended jobs can be asked about
 LOOK_SECONDS = 1.0  # between two looks at memory
 STOP_SECONDS = 0.1  # between two looks at what was told to end
-MIB = 1 << 20
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 HOST = os.uname().nodename
 
@@ -84,11 +76,7 @@ class Keeper:
         self._running: dict[int, Running] = {}
         self._last = 0  # the highest job id taken in
         self._starved = False  # something waits for memory that others may give back
-        affinity = getattr(os, "sched_getaffinity", None)
-        self._machine = Machine(
-            cpus=len(affinity(0)) if affinity else os.cpu_count() or 1,
-            memory=psutil.virtual_memory().total // MIB,
-        )
+        self._machine = localtree.machine()
 
     def take_over(self) -> None:
         """Read the spool, and end what an earlier keeper left running."""
@@ -183,10 +171,8 @@ class Keeper:
 
     def _cancel(self, job: Job, wanted: Sequence[int]) -> None:
         self._end(job, [at for at in wanted if job.state[at] in WAITING], CANCELLED)
-        self._stop(
-            [run for run in self._running.values() if run.job is job and run.at in wanted],
-            CANCELLED,
-        )
+        runs = self._running.values()
+        self._stop([run for run in runs if run.job is job and run.at in wanted], CANCELLED)
 
     def _stop(self, runs: Iterable[Running], end: JobEnd) -> None:
         """Ask elements to end; `_enforce` kills those that take too long over it."""
@@ -259,23 +245,21 @@ class Keeper:
         self._end(run.job, [run.at], end)
 
     def _start(self) -> None:
-        """Start what fits, in strict order: what waits for room keeps the rest waiting.
-
-        So the small never starve the big.
-        """
+        """Start what fits, in strict order, so that the small never starve the big."""
         self._starved = False
         while (found := self._queue.next()) is not None:
             job, at = found
             specs = [run.job.spec for run in self._running.values()]
-            if not fits(job.spec, specs, self._machine, _available_memory):
+            if not fits(job.spec, specs, self._machine, localtree.available_memory):
                 self._starved = job.spec.memory is not None
                 return
             self._launch(job, at)
 
     def _launch(self, job: Job, at: int) -> None:
         index = job.indices[at]
-        environment = self._environment(job.id)
+        self._spool.record(job.id, event_line(index, index, STARTING))
         try:
+            environment = self._environment(job.id)
             pid = localtree.start(self._spool, job.id, job.spec, index, environment)
         except OSError as error:
             print(f"{job.element(at)} could not be started: {error}", file=sys.stderr, flush=True)
@@ -288,10 +272,6 @@ class Keeper:
 
 def _leaders(runs: Iterable[Running]) -> dict[int, str]:
     return {run.pid: run.element for run in runs}
-
-
-def _available_memory() -> int:
-    return int(psutil.virtual_memory().available) // MIB
 
 
 def main(root: str, linger: str) -> None:

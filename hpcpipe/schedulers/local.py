@@ -106,15 +106,12 @@ class Local:
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
     ) -> str:
         text = script.read_bytes()
-        umask = os.umask(0o077)
-        os.umask(umask)
         spec = replace(
             read_directives(script, text.decode("utf-8", "surrogateescape"), self._asked),
             after=tuple(after),
             token=token,
             held=held,
             folder=str(script.parent.parent.absolute()),
-            umask=umask,
         )
         check(spec, script, self._spool.spec)
         environment = {k: v for k, v in os.environb.items() if os.fsdecode(k) not in MARKS}
@@ -173,9 +170,8 @@ class Local:
         Elements that were running when a keeper died have thereby been found out.
         """
         seen = self._read(jobs)
-        if any(_needs_keeper(job) for job, _ in seen) and rouse(self._spool, self.linger):
-            return self._read(jobs)
-        return seen
+        unkept = any(STARTED in job.state or (job.left and not job.held) for job, _ in seen)
+        return self._read(jobs) if unkept and rouse(self._spool, self.linger) else seen
 
     def _read(self, jobs: Collection[str]) -> list[tuple[Job, Iterable[int]]]:
         find = cache(partial(read_job, self._spool))
@@ -216,8 +212,3 @@ def _by_job(ids: Collection[str]) -> dict[str, set[int] | None]:
         elif indices is not None:
             indices.add(int(index))
     return asked
-
-
-def _needs_keeper(job: Job) -> bool:
-    """Tell whether something of a job is running, or must be started or noted down."""
-    return STARTED in job.state or DOOMED in job.state or (READY in job.state and not job.held)

@@ -5,9 +5,9 @@
     <spool>/                   only its owner may enter
       keeper.lock              locked by the living keeper; its process id is inside
       keeper.log               what keepers had to complain of
-      wake                     FIFO: a byte wakes the keeper; no reader means no keeper
+      wake                       FIFO: a byte wakes the keeper; no reader means no keeper
       incoming/                written here, renamed into place when complete
-      requests/<time>-<pid>    "cancel" or "release", then ids, one a line
+      requests/<time>-<pid>-<n>  "cancel" or "release", then ids, one a line
       jobs/<id>/
         job.json               the `Spec`
         script                 as it was when submitted
@@ -15,8 +15,9 @@
         events                 appended to by the keeper alone
         ended                  made by the keeper when the last element has ended
 
-A line of ``events`` is ``<first>-<last> <word> <seconds since 1970>`` and then, for
-RUNNING, the process id; for RELEASED, nothing; for an end, the other fields of `JobEnd`.
+A line of ``events`` is ``<first>-<last> <word> <seconds since 1970>`` and then, for an end, the
+other fields of `JobEnd`; for RUNNING, the process id; for RELEASED and STARTING, nothing. STARTING
+is written before there is a process: what a keeper died over is lost, never started twice.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from hpcpipe.model import After, JobEnd, Reason, ranges
 from hpcpipe.schedulers.localjob import Spec
 
-MARKS = ("HPCPIPE_LOCAL", "HPCPIPE_JOB_ID", "HPCPIPE_INDEX")  # spool, job, index: in every element
-RUNNING, RELEASED = "RUNNING", "RELEASED"
-_EXTRAS = {RUNNING: 1, RELEASED: 0}  # columns after the time; an end has all of JobEnd's
+MARKS = ("HPCPIPE_SPOOL", "HPCPIPE_JOB_ID", "HPCPIPE_INDEX")  # spool, job, index: in every element
+STARTING, RUNNING, RELEASED = "STARTING", "RUNNING", "RELEASED"
+_EXTRAS = {STARTING: 0, RUNNING: 1, RELEASED: 0}  # columns after the time; an end has all of JobEnd's
 _END_EXTRAS = 6
-_EVENT = re.compile(r"^(\d+)-(\d+) (\w+) (\d+\.\d+)((?: \S+)*)\n", re.MULTILINE)
+_DRAFTS = count()  # two threads may look at the clock at once
+_EVENT = re.compile(r"^(\d+)-(\d+) (\w+) (\d+\.\d+)((?: [\w.-]+)*)\n", re.MULTILINE | re.ASCII)
 
 
 class Event(NamedTuple):
@@ -65,7 +68,7 @@ class Event(NamedTuple):
             signal=None if signal == "-" else int(signal),
             max_memory=None if memory == "-" else int(memory),
             wall=None if wall == "-" else float(wall),
-            host=host,
+            host="" if host == "-" else host,
         )
 
 
@@ -82,7 +85,7 @@ def end_lines(indices: Sequence[int], end: JobEnd) -> str:
         *("-" if fact is None else str(fact) for fact in (end.exit_code, end.signal)),
         "-" if end.max_memory is None else str(end.max_memory),
         "-" if end.wall is None else f"{end.wall:.3f}",
-        end.host,
+        end.host or "-",
     )
     return "".join(event_line(a, b, *columns) for a, b in ranges(indices))
 
@@ -128,8 +131,11 @@ class Spool:
         """Put a job in place, complete or not at all; return its id."""
         draft = self._draft()
         draft.mkdir(mode=0o700)
-        (draft / "job.json").write_text(json.dumps(asdict(spec)), "ascii")
+        (draft / "script").touch(0o777)
         (draft / "script").write_bytes(script)
+        # Only so can the umask be read without changing it under other threads.
+        spec = replace(spec, umask=0o777 & ~(draft / "script").stat().st_mode)
+        (draft / "job.json").write_text(json.dumps(asdict(spec)), "ascii")
         pairs = b"\0".join(b"=".join(pair) for pair in environment.items())
         (draft / "environment").touch(0o600)
         (draft / "environment").write_bytes(pairs)
@@ -159,7 +165,7 @@ class Spool:
             path.unlink()
 
     def _draft(self) -> Path:
-        return self.root / "incoming" / f"{time.time_ns()}-{os.getpid()}"
+        return self.root / "incoming" / f"{time.time_ns()}-{os.getpid()}-{next(_DRAFTS)}"
 
     def spec(self, job: str) -> Spec | None:
         """Read what a job asked for."""

@@ -1,4 +1,4 @@
-"""The processes of the local scheduler's elements: started, found again, ended.
+"""The processes of the local scheduler's elements: started, found again, ended; and their machine.
 
 Every element is the leader of a session of its own, and the `MARKS` in its environment name it. A
 process belongs to an element when it is in that session, when an ancestor of it belongs, or when
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import psutil
 
 from hpcpipe.schedulers.localjob import Spec
+from hpcpipe.schedulers.localqueue import Machine
 from hpcpipe.schedulers.localspool import MARKS, Spool
 
 # What a keeper, the Python under it or a ``nohup`` above it may ignore, and a job must not.
@@ -23,6 +24,7 @@ _DEFAULT_SIGNALS = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT),
     *(signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ),
 )
+MIB = 1 << 20
 _ROUNDS = 20  # of killing: what forks faster than we kill must not hold the keeper for ever
 _CLOCK_SECONDS = 2.0  # two clocks, one of 10 ms ticks, tell the same start
 
@@ -101,6 +103,18 @@ def _marked(pid: int, spool: str) -> str:
     if where != spool or not job:
         return ""
     return f"{job}_{index}" if index else job
+
+
+def machine() -> Machine:
+    """Measure what there is for this user."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return Machine(cpus, psutil.virtual_memory().total // MIB)
+
+
+def available_memory() -> int:
+    """Measure the MiB that could be had now without swapping."""
+    return int(psutil.virtual_memory().available // MIB)
 
 
 def was_leader(pid: int, started: float) -> bool:

@@ -57,13 +57,14 @@ nodes_up() {
     [ "$(timeout 10 sinfo -hNp short -o %T | grep -cxE 'idle|mixed|allocated')" = ${#nodes[@]} ]
 }
 
-# Slurm listens on whatever address the host name has, so until `down` it has one on loopback.
+# Slurm listens on what the host name resolves to, and srun hangs unless that is the address its
+# connections come from; so until `down` it is 127.0.0.1 (Debian's own line says 127.0.1.1).
 address() { getent ahostsv4 "$name" | awk 'NR == 1 { print $1 }'; }
 use_loopback() {
-    [[ $(address) != 127.* ]] || return 0
+    [ "$(address)" != 127.0.0.1 ] || return 0
     say "until \`down\`, /etc/hosts has $name on 127.0.0.1"
     printf '%s\n%s\n' "127.0.0.1 $name ${name%%.*} $mark" "$(cat /etc/hosts)" >/etc/hosts
-    [[ $(address) = 127.* ]] || die "$name is still $(address), where Slurm must not listen"
+    [ "$(address)" = 127.0.0.1 ] || die "$name is still $(address), where Slurm must not listen"
 }
 leave_loopback() {
     ! grep -q "$mark" /etc/hosts || printf '%s\n' "$(grep -v "$mark" /etc/hosts)" >/etc/hosts
@@ -84,8 +85,7 @@ write_config() {
     install -d -o slurm -g slurm "$dir/state" "$dir/log"
     touch "$dir/etc/gpu0" "$dir/etc/gpu1"
     for file in "$here"/slurm/*.conf; do
-        sed "s|@dir@|$dir|g; s|@host@|${name%%.*}|g; s|@address@|$(address)|g" "$file" \
-            >"$dir/etc/new"
+        sed "s|@dir@|$dir|g; s|@host@|${name%%.*}|g" "$file" >"$dir/etc/new"
         mv "$dir/etc/new" "$dir/etc/${file##*/}" # at once, as clients may be reading the old one
     done
     chown slurm: "$dir/etc/slurmdbd.conf"
@@ -132,91 +132,6 @@ add_accounts() {
     } >"$dir/log/accounts.log" 2>&1 || true
     sacctmgr -nP show assoc user="$user" account=teach format=user | grep -qx "$user" ||
         fail "slurmdbd did not take the accounts" "$dir/log/accounts.log" "$dir/log/slurmdbd.log"
-}
-
-up() {
-    [ "$(timeout 10 sinfo -hNp short -o %T | grep -cxE 'idle|mixed|allocated')" = ${#nodes[@]} ]
-}
-
-# Slurm listens on whatever address the host name has, so until `down` it has one on loopback.
-address() { getent ahostsv4 "$name" | awk 'NR == 1 { print $1 }'; }
-use_loopback() {
-    [[ $(address) != 127.* ]] || return 0
-    say "until \`down\`, /etc/hosts has $name on 127.0.0.1"
-    printf '%s\n%s\n' "127.0.0.1 $name ${name%%.*} $mark" "$(cat /etc/hosts)" >/etc/hosts
-    [[ $(address) = 127.* ]] || die "$name is still $(address), where Slurm must not listen"
-}
-leave_loopback() {
-    ! grep -q "$mark" /etc/hosts || printf '%s\n' "$(grep -v "$mark" /etc/hosts)" >/etc/hosts
-}
-
-install_packages() {
-    [ "$(dpkg-query -W -f '${Status}\n' "${packages[@]}" 2>/dev/null | grep -c 'ok installed')" \
-        != ${#packages[@]} ] || return 0
-    say "installing ${packages[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    { apt-get update && apt-get install -y --no-install-recommends "${packages[@]}"; } \
-        >"$dir/log/apt.log" 2>&1 </dev/null || fail "apt-get failed" "$dir/log/apt.log"
-}
-
-write_config() {
-    local file
-    mkdir -p "$dir"/{etc,run} "${nodes[@]/#/$dir/spool/}"
-    install -d -o slurm -g slurm "$dir/state" "$dir/log"
-    touch "$dir/etc/gpu0" "$dir/etc/gpu1"
-    for file in "$here"/slurm/*.conf; do
-        sed "s|@dir@|$dir|g; s|@host@|${name%%.*}|g; s|@address@|$(address)|g" "$file" \
-            >"$dir/etc/new"
-        mv "$dir/etc/new" "$dir/etc/${file##*/}" # at once, as clients may be reading the old one
-    done
-    chown slurm: "$dir/etc/slurmdbd.conf"
-    chmod 600 "$dir/etc/slurmdbd.conf"
-}
-
-# One munged serves the whole machine, so one that answers is used as it is.
-start_munge() {
-    munge -n >/dev/null 2>&1 && return
-    install -d -o munge -g munge /run/munge "$dir/munge"
-    [ -e /etc/munge/munge.key ] ||
-        setpriv --reuid munge --regid munge --clear-groups mungekey --create
-    start munged --background --make-pidfile --chuid munge --output "$dir/log/munged.log" -- \
-        --foreground --pid-file="$dir/munge/pid" --seed-file="$dir/munge/seed"
-    await "munged is silent" "$dir/log/munged.log" munge -n
-}
-
-# No port and no password: slurmdbd comes through the socket and is known by its user.
-start_database() {
-    local log=$dir/log/mariadb-install.log sql=(mariadb --no-defaults --socket "$dir/sql/socket")
-    if [ ! -e "$dir/sql/ready" ]; then
-        rm -rf "$dir/sql" # left by an `up` that was killed
-        install -d -o mysql -g mysql "$dir/sql" "$dir/sql/data"
-        mariadb-install-db --no-defaults --user=mysql --datadir="$dir/sql/data" --skip-test-db \
-            --force >"$log" 2>&1 || fail "mariadb-install-db failed" "$log"
-        touch "$dir/sql/ready"
-    fi
-    start mariadbd --background --make-pidfile --chuid mysql --output "$dir/log/mariadbd.log" -- \
-        --no-defaults --skip-networking --datadir="$dir/sql/data" --socket="$dir/sql/socket" \
-        --innodb-flush-log-at-trx-commit=0
-    await "mariadbd is silent" "$dir/log/mariadbd.log" "${sql[@]}" -e 'select 1'
-    "${sql[@]}" -e "create database if not exists slurm_acct;
-        create user if not exists slurm@localhost identified via unix_socket;
-        grant all on slurm_acct.* to slurm@localhost"
-}
-
-has_accounts() {
-    sacctmgr -nP show assoc user="$user" account=teach format=user | grep -qx "$user"
-}
-
-# Both users may submit to both accounts. Only an Administrator may set a node DOWN and RESUME it.
-add_accounts() {
-    has_accounts && return
-    { # any line may have been done by an `up` that was killed, so only the end is judged
-        sacctmgr -iQ add cluster hpcpipe
-        sacctmgr -iQ add account lab,teach
-        sacctmgr -iQ add user root account=lab,teach defaultaccount=lab
-        sacctmgr -iQ add user "$user" account=lab,teach defaultaccount=lab adminlevel=Administrator
-    } >>"$dir/log/start.log" 2>&1 || true
-    has_accounts || fail "slurmdbd did not take the accounts" "$dir/log/"{start,slurmdbd}.log
 }
 
 up() {
