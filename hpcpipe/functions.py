@@ -13,8 +13,8 @@ import marshal
 import sys
 import sysconfig
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,34 @@ _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "pureli
 _INSTALLED = tuple(f"{Path(p).resolve()}/" for p in (*_PLACES, str(Path(__file__).parent)))
 
 
-@dataclass(frozen=True)
 class Own:
     """Tells the user's own modules from installed ones; ``folder`` is the workflow file's."""
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._known = {"__main__": True}
 
     def __call__(self, module: str) -> bool:
         """Tell whether a module's code is the user's own."""
-        if module == "__main__":
-            return True
-        source = getattr(sys.modules.get(module), "__file__", None)
-        if source is None:
-            return False
-        path = Path(source).resolve()
-        return self.folder.resolve() in path.parents and not str(path).startswith(_INSTALLED)
+        if module not in self._known:
+            source = getattr(sys.modules.get(module), "__file__", None)
+            path = Path(source).resolve() if source else Path("/")
+            installed = str(path).startswith(_INSTALLED)
+            self._known[module] = self._folder in path.parents and not installed
+        return self._known[module]
+
+    @contextmanager
+    def by_value(self) -> Iterator[None]:
+        """Have `pickle_value` pickle the classes of own modules by value, not by name."""
+        names = [name for name in list(sys.modules) if name != "__main__" and self(name)]
+        modules = [sys.modules[name] for name in names]
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def load_file(path: Path) -> types.ModuleType:
@@ -113,25 +126,17 @@ def _is_plain(function: types.FunctionType) -> bool:
 
 
 def pickle_value(value: Any, own: Own) -> bytes:
-    """Pickle a value for a task, own code by value; raises what pickling it raises."""
-    by_value = [
-        module for name, module in list(sys.modules.items()) if name != "__main__" and own(name)
-    ]
-    for module in by_value:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        buffer = io.BytesIO()
-        _Pickler(buffer, own).dump(value)
-        return buffer.getvalue()
-    finally:
-        for module in by_value:
-            cloudpickle.unregister_pickle_by_value(module)
+    """Pickle a value for a task, within `Own.by_value`; raises what pickling it raises."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, own).dump(value)
+    return buffer.getvalue()
 
 
 def check_callable(function: Callable[..., Any], own: Own) -> None:
     """Raise WorkflowError saying which part of a function cannot travel, and what to write."""
     try:
-        pickle_value(function, own)
+        with own.by_value():
+            pickle_value(function, own)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         culprit = _culprit(function, own)
@@ -153,7 +158,8 @@ def _culprit(function: Callable[..., Any], own: Own) -> str:
     ]
     for words, value in named:
         try:
-            pickle_value(value, own)
+            with own.by_value():
+                pickle_value(value, own)
         except Exception:
             return f", because of {words} ({type(value).__qualname__})"
     return ""

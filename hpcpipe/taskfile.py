@@ -80,7 +80,8 @@ class TaskWriter:
         """Make a batch's task file; its upstream batches must have been made before."""
         node = batch.node.node
         make = self._commands if is_static(node) else self._python
-        content = make(batch)
+        with self._plan.own.by_value():
+            content = make(batch)
         digest = blake2b(self._digested(content), digest_size=4).hexdigest()
         name = f"{node.name}-{digest}"
         for task in batch.tasks:

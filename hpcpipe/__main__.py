@@ -1,0 +1,5 @@
+"""``python -m hpcpipe``: the command line."""
+
+from hpcpipe.cli import main
+
+main()

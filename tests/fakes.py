@@ -1,0 +1,104 @@
+"""What tests put in a cluster's place: a scheduler in memory, and a node to run its scripts on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hpcpipe.ledger import Ledger
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
+from hpcpipe.record import read_record
+from hpcpipe.run import Run, submit
+from hpcpipe.rundir import RunDir
+from hpcpipe.site import Limits, Site
+from hpcpipe.status import read_outcome
+from hpcpipe.worker import load_value
+from hpcpipe.workflow import Workflow
+
+QUEUED = JobStatus(State.QUEUED, "PENDING", "Priority")
+HELD = JobStatus(State.HELD, "PENDING", "JobHeldUser")
+RUNNING = JobStatus(State.RUNNING, "RUNNING")
+CANCELLED = JobEnd("CANCELLED by 1000", Reason.CANCELLED)
+
+
+@dataclass(frozen=True)
+class FakeJob:
+    """What was submitted: the batch, and all that was said with it."""
+
+    batch: str
+    after: tuple[After, ...]
+    token: str
+    held: bool
+
+
+class FakeScheduler:
+    """Accepts jobs and runs none. ``says`` is its word on every element, for a test to change:
+    a status is in the queue, an end in the accounting, and what is missing in neither."""
+
+    name: ClassVar[str] = "local"
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, FakeJob] = {}
+        self.says: dict[str, JobStatus | JobEnd] = {}
+        self.calls: list[str] = []
+        self.hook: Callable[[str], None] = lambda _: None  # may raise
+
+    def _call(self, step: str) -> None:
+        self.calls.append(step)
+        self.hook(step)
+
+    def _of(self, ids: Collection[str]) -> list[str]:
+        return [one for one in self.says if one in ids or one.partition("_")[0] in ids]
+
+    def submit(
+        self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
+    ) -> str:
+        self._call("submit")
+        job = str(len(self.jobs) + 1)
+        self.jobs[job] = FakeJob(script.stem, tuple(after), token, held)
+        array = re.search(r"--array=(\S+)", script.read_text(errors="replace"))
+        parts = [part.split("-") for part in array[1].split(",")] if array else []
+        indices = [i for part in parts for i in range(int(part[0]), int(part[-1]) + 1)] or [None]
+        self.says |= {self.element(job, index): HELD if held else QUEUED for index in indices}
+        self._call("submitted")
+        return job
+
+    def release(self, jobs: Sequence[str]) -> None:
+        if jobs:
+            self._call("release")
+            self.says |= {one: QUEUED for one in self._of(jobs) if self.says[one] == HELD}
+            self._call("released")
+
+    def poll(self, jobs: Collection[str]) -> Mapping[str, JobStatus]:
+        if jobs:
+            self._call("poll")
+        said = {one: self.says[one] for one in self._of(jobs)}
+        return {one: word for one, word in said.items() if isinstance(word, JobStatus)}
+
+    def account(self, jobs: Collection[str], since: float) -> Mapping[str, JobEnd]:
+        if jobs:
+            self._call(f"account since {since:.0f}")
+        said = {one: self.says[one] for one in self._of(jobs)}
+        return {one: word for one, word in said.items() if isinstance(word, JobEnd)}
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        if jobs:
+            self._call("cancel")
+        live = [one for one in self._of(jobs) if isinstance(self.says[one], JobStatus)]
+        self.says |= dict.fromkeys(live, CANCELLED)
+
+    def find(self, tokens: Collection[str]) -> Mapping[str, str]:
+        self._call("find")
+        return {job.token: name for name, job in self.jobs.items() if job.token in tokens}
+
+    def element(self, job: str, index: int | None) -> str:
+        return job if index is None else f"{job}_{index}"
+
+    def accounts(self) -> Sequence[str]:
+        return ("lab", "teach")
