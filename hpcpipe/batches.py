@@ -25,8 +25,6 @@ from typing import Literal
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import DONE, IN_FLIGHT, NodePlan, Plan
 
-SPLITS = 20  # arrays a node may be cut into before its dependencies are relaxed instead
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -61,19 +59,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the site allows: elements in one array (0: none)."""
+    """What the site allows: elements in one array (0: no arrays), scheduler calls in all."""
 
     array_size: int = 1000
+    calls: int = 200
 
 
 def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:
     """Compile a plan into batches, upstream ones first."""
     batches: list[Batch] = []
+    # Arrays a node may be cut into before its dependencies are relaxed instead.
+    splits = max(2, limits.calls // len(plan.nodes))
     places = {name: _Places(node) for name, node in plan.nodes.items()}
     for name, node in plan.nodes.items():
         for tasks, resources in _by_resources(plan, node):
-            cutter = _Cutter(node, places, batches, capabilities)
-            for part, waits, pivot in cutter.cut(tasks, _split_axes(plan, node)):
+            cutter = _Cutter(node, places, batches, capabilities, splits)
+            for part, waits, pivot in cutter.cut(tasks, _split_axes(plan, node, splits)):
                 for batch in _chunks(node, part, waits, pivot, resources, capabilities, limits):
                     places[name].put(batch, len(batches))
                     batches.append(batch)
@@ -120,7 +121,7 @@ def _by_resources(plan: Plan, node: NodePlan) -> Iterator[tuple[Sequence[int], R
         yield tasks, resources
 
 
-def _split_axes(plan: Plan, node: NodePlan) -> Sequence[int] | None:
+def _split_axes(plan: Plan, node: NodePlan, splits: int) -> Sequence[int] | None:
     """Number the parts a node should be cut into, for the sake of gathers over a part of it.
 
     A gather over some of its axes waits for whole batches only if there is one batch for every
@@ -131,7 +132,7 @@ def _split_axes(plan: Plan, node: NodePlan) -> Sequence[int] | None:
             if edge.upstream != node.node.name or len(edge.offsets) == 1:
                 continue
             parts = set(edge.base)
-            if 1 < len(parts) <= SPLITS:
+            if 1 < len(parts) <= splits:
                 part = array("q", bytes(8 * len(node.fates)))
                 for number, base in enumerate(sorted(parts)):
                     for offset in edge.offsets:
@@ -149,7 +150,9 @@ class _Cutter:
         places: dict[str, _Places],
         batches: Sequence[Batch],
         capabilities: Capabilities,
+        splits: int,
     ) -> None:
+        self._splits = splits
         self._single = [(e, places[e.upstream]) for e in node.edges if len(e.offsets) == 1]
         self._many = [(e, places[e.upstream]) for e in node.edges if len(e.offsets) > 1]
         self._batches = batches
@@ -162,7 +165,7 @@ class _Cutter:
         classes: dict[Hashable, array[int]] = defaultdict(lambda: array("q"))
         for task in tasks:
             classes[self._signature(task, parts)].append(task)
-        if len(classes) > SPLITS * max(1, self._chunks_needed(tasks)):
+        if len(classes) > self._splits * max(1, self._chunks_needed(tasks)):
             classes = {None: array("q", tasks)}
         for same in classes.values():
             yield from self._align(same)
@@ -196,10 +199,10 @@ class _Cutter:
                 arrays.append(array("q"))
             arrays[seen[index]].append(task)
             seen[index] += 1
-        if len(arrays) <= SPLITS or len(arrays) <= len(seen) <= SPLITS:
+        if len(arrays) <= self._splits:
             for part in arrays:
                 yield from self._in_order(part)
-        elif len(seen) <= SPLITS and self._can.element_dependency:
+        elif len(seen) <= self._splits and self._can.element_dependency:
             of: dict[int, array[int]] = defaultdict(lambda: array("q"))
             for task, index in zip(tasks, pivot, strict=True):
                 of[index].append(task)

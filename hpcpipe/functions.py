@@ -22,10 +22,12 @@ import cloudpickle
 
 from hpcpipe import worker
 from hpcpipe.digest import global_names
-from hpcpipe.errors import UsageError, WorkflowError
+from hpcpipe.errors import HpcpipeError, UsageError, WorkflowError
 
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")]
 _INSTALLED = tuple(f"{Path(p).resolve()}/" for p in (*_PLACES, str(Path(__file__).parent)))
+
+_loading: list[str] = []  # modules whose files `load_file` is in the middle of
 
 
 class Own:
@@ -74,16 +76,27 @@ def load_file(path: Path) -> types.ModuleType:
         raise UsageError(f"{path}: not a Python file; its name should end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _loading.append(name)
     try:
         spec.loader.exec_module(module)
-    except WorkflowError as error:
+    except HpcpipeError as error:
         raise type(error)(f"{path}:{_line(error, path)}: {error}") from error
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise WorkflowError(f"{path}:{_line(error, path)}: {said}") from error
+    finally:
+        _loading.remove(name)
     return module
+
+
+def is_loading() -> bool:
+    """Tell whether a workflow file is being read, so that nothing in it may submit."""
+    return bool(_loading)
 
 
 def _line(error: BaseException, path: Path) -> int:
     """Find the line of the user's file that an error came through."""
-    trace, line = error.__traceback__, 0
+    trace, line = error.__traceback__, getattr(error, "lineno", None) or 0
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno

@@ -33,6 +33,18 @@ def load_workflow(spec: str) -> Workflow:
     return workflow
 
 
+def _named(file: str, name: str) -> Workflow:
+    """Load the workflow of a name from a file that may define others."""
+    for value in vars(load_file(Path(file))).values():
+        if isinstance(value, Workflow) and value.name == name:
+            value.source = file
+            return value
+    raise UsageError(
+        f"{file}: no longer defines a workflow {name!r} at its top level; "
+        "submit it again from where it was: only what is missing runs"
+    )
+
+
 def load_source(record: RunRecord) -> Workflow:
     """Make again the workflow that a run was made from.
 
@@ -52,4 +64,6 @@ def load_source(record: RunRecord) -> Workflow:
             f"{record.workflow} was submitted from Python, not from a file; "
             "submit it there again: only what is missing runs"
         )
+    if "name" in source:
+        return _named(source["file"], source["name"])
     return load_workflow(source["file"])

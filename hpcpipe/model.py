@@ -15,7 +15,9 @@ from typing import Literal
 from hpcpipe.errors import ConfigError
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_TIME_WORDS = re.compile(r"(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m(?:in)?)?\s*(?:(\d+)s)?", re.I)
+_TIME_WORDS = re.compile(
+    r"(?:(\d+)\s*d)?\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", re.IGNORECASE
+)
 _TIME_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
 _MIB = {"K": 1 / 1024, "M": 1, "": 1, "G": 1024, "T": 1024 * 1024}
 
@@ -103,11 +105,13 @@ class Resources:
     ) -> Resources:
         """Read resources as users write them; raises ConfigError naming the bad one."""
         for name, count, least in (("cpus", cpus, 1), ("gpus", gpus, 0)):
-            if count is not None and count < least:
+            if count is not None and (type(count) is not int or count < least):
                 raise ConfigError(f"{name}={count!r}: give a whole number, at least {least}")
         for name, word in (("queue", queue), ("account", account)):
             if word is not None and not re.fullmatch(r"[\w.@:+-]+", word):
-                raise ConfigError(f"{name}={word!r}: not a {name} name")
+                raise ConfigError(
+                    f"{name}={word!r}: not a name; use letters, digits and _ . @ : + - only"
+                )
         return cls(
             cpus=cpus,
             memory=None if memory is None else parse_memory(memory),

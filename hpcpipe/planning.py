@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,11 +68,13 @@ def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
         yield "Nothing to submit."
         yield "  hpcpipe status"
         return
-    for name, node in draft.plan.nodes.items():
-        mine = [p for p in draft.prepared if p.batch.node is node]
-        if mine:
-            count = sum(len(p.batch.tasks) for p in mine)
-            yield f"  {name}: {count} × {mine[0].route.resources}; {mine[0].route.why}"
+    asked: Counter[tuple[str, str, str]] = Counter()
+    for prepared in draft.prepared:
+        route = prepared.route
+        why = f"; queue {route.why}" if route.queue else ""
+        asked[prepared.batch.node.node.name, str(route.resources), why] += len(prepared.batch.tasks)
+    for (name, resources, why), count in asked.items():
+        yield f"  {name}: {count}, each {resources}{why}"
     scheduler = draft.site.scheduler
     if scheduler == "local":
         yield f"Running on this machine's processes ({site_why})."
@@ -90,12 +93,9 @@ def plan_json(draft: Draft) -> dict[str, Any]:
         "site": draft.site.name,
         "scheduler": draft.site.scheduler,
         "calls": draft.calls,
-        "tasks": {
-            "to_run": plan.count(RUN),
-            "done": plan.count(DONE),
-            "in_flight": plan.count(IN_FLIGHT),
-            "all": sum(len(node.fates) for node in plan.nodes.values()),
-        },
+        "tasks": plan.count(RUN),
+        "done": plan.count(DONE),
+        "in_flight": plan.count(IN_FLIGHT),
         "batches": [
             {
                 "id": prepared.id,

@@ -7,9 +7,9 @@ hold one, and ``Run(folder)`` is as good as the one that `submit` returned.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,16 +146,22 @@ def submit_with_draft(
 
     chosen = site if site is not None and not isinstance(site, str) else load_site(site).site
     rundir = RunDir(workflow.folder)
-    with ExitStack() as stack:
-        if not rundir.exists:  # a plan that fails must leave nothing behind
-            draft(workflow, chosen, resources=resources)
-        rundir.create()
-        stack.enter_context(rundir.lock())
-        adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))
-        drafted = draft(workflow, chosen, resources=resources, raise_for=raise_for)
-        submit_draft(drafted, source or {"file": workflow.source}, chosen.name)
+    # A first plan is made before the folder is: one that fails leaves nothing behind.
+    drafted = None if rundir.exists else draft(workflow, chosen, resources=resources)
+    rundir.create()
+    with rundir.lock():
+        if drafted is None or rundir.exists:
+            adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))
+            drafted = draft(workflow, chosen, resources=resources, raise_for=raise_for)
+        submit_draft(drafted, source or _source(workflow), chosen.name)
     remember(rundir.folder)
     return Run(workflow.folder), drafted
+
+
+def _source(workflow: Workflow) -> dict[str, Any]:
+    """Say where a workflow that was submitted from Python can be read again, for `retry`."""
+    file = workflow.source or getattr(sys.modules.get("__main__"), "__file__", None)
+    return {"file": str(Path(file).resolve()), "name": workflow.name} if file else {}
 
 
 # --- which run a command is about -----------------------------------------------------------------

@@ -135,9 +135,10 @@ def _next(report: Report) -> Iterator[str]:
 
 
 def change_lines(before: Report | None, after: Report) -> Iterator[str]:
-    """For a pipe: one line for every node that changed, and one for every new cause of failure."""
+    """For a pipe: a line for every node that came a tenth further or changed its kind of trouble,
+    and one for every new cause of failure. A run of any size has a page of them."""
     for name, counts in after.counts.items():
-        if before is None or before.counts.get(name) != counts:
+        if before is None or _stage(before.counts.get(name)) != _stage(counts):
             said = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
             yield f"{name}: {said}"
     known = {(t.reason, t.node) for t in before.failures} if before else set()
@@ -145,6 +146,16 @@ def change_lines(before: Report | None, after: Report) -> Iterator[str]:
         if (task.reason, task.node) not in known:
             known.add((task.reason, task.node))
             yield _cut(f"{task.name}: {task.reason}: {_first_line(task.words)}")
+
+
+def _stage(counts: Counter[State] | None) -> tuple[int, ...]:
+    """How far a node is: tenths done, whether anything started, failed, or may still change."""
+    if counts is None:
+        return ()
+    started = counts[State.RUNNING] + counts[State.DONE] > 0
+    bad = any(counts[state] for state in State if state.bad)
+    live = any(counts[state] for state in State if state.live)
+    return (10 * counts[State.DONE] // max(1, counts.total()), started, bad, live)
 
 
 def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Iterator[str]:
@@ -228,7 +239,7 @@ def _failure_json(task: Task, log: Any) -> dict[str, Any]:
         "native": end.native if end else None,
         "host": task.outcome.get("host") or (end.host if end else None),
         "attempt": place.attempt if place else 0,
-        "job": place.element if place else None,
+        "job_id": place.element if place else None,
         "log": log(task),
     }
 

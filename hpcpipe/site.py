@@ -183,7 +183,6 @@ class Site:
     extends: Annotated[Text | None, "Another site, by name or path, that this one changes."] = None
     as_of: Annotated[Date | None, "The day on which the settings were last checked."] = None
     sources: Annotated[tuple[Text, ...], "Where the settings are documented."] = ()
-    trusted_group: Annotated[Name | None, "A Unix group whose members' results may be read."] = None
     templates: Annotated[Folder | None, "Template overrides, relative to the site file."] = None
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)

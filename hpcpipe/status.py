@@ -18,8 +18,7 @@ from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import JobEnd, Reason, State, format_memory
 from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record
 from hpcpipe.rundir import Listing, RunDir, read_pickle
-from hpcpipe.worker import CLAIMED, UPSTREAM_FAILED
-
+from hpcpipe.worker import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
 
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
 
@@ -284,6 +283,8 @@ def _from_end(end: JobEnd, batch: BatchRecord) -> tuple[State, Reason, str]:
         return State.LOST, Reason.LOST, f"the scheduler says {end.native}, but no outcome is there"
     if end.exit_code == UPSTREAM_FAILED:
         return State.BLOCKED, Reason.UPSTREAM, "an upstream had no good outcome when it started"
+    if end.exit_code == NO_ENVIRONMENT:
+        return State.FAILED, Reason.EXIT, "Python differs on the node; see its log"
     if end.exit_code == CLAIMED:
         return State.FAILED, Reason.EXIT, "another process had claimed the task; see its log"
     if end.reason is Reason.CANCELLED:

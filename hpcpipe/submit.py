@@ -89,7 +89,7 @@ def draft(
     known = _known(workflow, rundir, history, scheduler, raised)
     files = Files(workflow.files, read_pickle(rundir.files))
     plan = make_plan(workflow, known, files, resources)
-    limits = Limits(site.limits.array_size)
+    limits = Limits(site.limits.array_size, site.limits.calls)
     batches = make_batches(plan, scheduler.capabilities, limits)
     run = len(history.runs) + 1
     cwd = str(Path.cwd())

@@ -59,20 +59,19 @@ def fill_function(function: Any, state: tuple[dict[str, Any], Any, Any]) -> None
 # --- outcomes -----------------------------------------------------------------------------------
 
 
-def open_trusted(path: str, group: int | None = None) -> BinaryIO:
-    """Open a pickle only if nobody but its reader (or ``group``) could have written it.
+def open_trusted(path: str) -> BinaryIO:
+    """Open a pickle only if nobody but its reader could have written it.
 
     Unpickling runs code. Raises Refused, or OSError where the file is not there.
     """
     file = open(path, "rb")  # noqa: SIM115  the caller closes it
     stat = os.fstat(file.fileno())
     ours = stat.st_uid == os.geteuid() and not stat.st_mode & 0o022
-    shared = group is not None and stat.st_gid == group and not stat.st_mode & 0o002
-    if not ours and not shared:
+    if not ours:
         file.close()
         raise Refused(
             f"{path}: not read, since another user owns it or could have written it, and reading "
-            "a pickle runs code; ask its owner to chmod go-w it, or the site to trust your group"
+            "a pickle runs code; where it is your own, chmod go-w it"
         )
     return file
 

@@ -349,8 +349,14 @@ class Workflow:
 
         Options are those of `hpcpipe.run.submit`: ``site``, ``resources``.
         """
+        from hpcpipe.functions import is_loading
         from hpcpipe.run import submit
 
+        if is_loading():
+            raise WorkflowError(
+                f"{self.name}: submits itself while its file is only being read; "
+                'put wf.submit() under if __name__ == "__main__":'
+            )
         return submit(self, **options)
 
     def run(self, **options: Any) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,3 +103,104 @@ class FakeScheduler:
 
     def accounts(self) -> Sequence[str]:
         return ("lab", "teach")
+
+
+@dataclass(frozen=True)
+class Element:
+    """Where a task was put: its batch, index and job, and the files its outcome goes to."""
+
+    batch: str
+    index: int | None
+    job: str
+    good: Path
+    bad: Path
+    claim: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a script left behind."""
+
+    status: int
+    out: bytes
+    err: str
+
+
+class Lab:
+    """A workflow whose batches a `FakeScheduler` accepts and whose scripts a test runs one by one,
+    as the local scheduler would."""
+
+    def __init__(self, folder: Path, scheduler: FakeScheduler) -> None:
+        self.scheduler = scheduler
+        self.workflow = Workflow("lab", folder, source=__file__)
+        self.rundir = RunDir(self.workflow.folder)
+        self.site = self.settling(0)
+
+    def settling(self, seconds: int) -> Site:
+        """Give a site whose common filesystem may show a file so late."""
+        return Site(limits=Limits(poll_seconds=10, settle_seconds=seconds))
+
+    def submit(self) -> Run:
+        return submit(self.workflow, site=self.site)
+
+    def find(self, task: str) -> Element:
+        """Find where a task (``node/label``) was submitted last."""
+        history = Ledger(self.rundir.ledger).read()
+        record = read_record(self.rundir, history.last["run"])
+        [(node, place)] = record.find(task)
+        key = node.key(place)
+        for batch in record.batches.values():
+            for one, index in batch.elements():
+                if one == key:
+                    good = self.rundir.result(node.name, key)
+                    bad = self.rundir.error(node.name, key, batch.id)
+                    job = history.submissions[batch.id].job or ""
+                    return Element(batch.id, index, job, good, bad, good.with_suffix(".claim"))
+        raise AssertionError(f"{task} was not submitted")
+
+    def start(
+        self, task: str, shell: Sequence[str] = ("/bin/sh",), **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a task's script in the run folder, its output in pipes."""
+        element = self.find(task)
+        index = {} if element.index is None else {"HPCPIPE_INDEX": str(element.index)}
+        kept = {name: value for name, value in os.environ.items() if name != "HPCPIPE_INDEX"}
+        return subprocess.Popen(
+            [*shell, f"batches/{element.batch}.sh"],
+            cwd=self.rundir.home,
+            env={**kept, "HPCPIPE_JOB_ID": element.job, **index, **options.pop("env", {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
+
+    def run(self, task: str, *, shell: Sequence[str] = ("/bin/sh",), **options: Any) -> Done:
+        """Run a task's script to its end."""
+        with self.start(task, shell, **options) as process:
+            return finished(process)
+
+    def outcome(self, task: str) -> Mapping[str, Any]:
+        """Read what a task's outcome says of itself, good or bad."""
+        element = self.find(task)
+        node, key = element.good.parent.name, element.good.stem
+        return read_outcome(
+            self.rundir, node, key, None if element.good.exists() else element.batch
+        )
+
+    def value(self, task: str) -> Any:
+        """Load what a task returned."""
+        return load_value(str(self.find(task).good))
+
+
+def finished(process: subprocess.Popen[bytes]) -> Done:
+    """Wait for a process that was started."""
+    out, err = process.communicate(timeout=30)
+    return Done(process.returncode, out, err.decode(errors="replace"))
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for a condition to hold."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.01)

@@ -87,11 +87,13 @@ class Keeper:
             if self._spool.ended(name):
                 continue
             self._spool.mend(name)
-            for event in self._spool.events(name):
-                if event.word == RUNNING and localtree.was_leader(int(event.extras[0]), event.when):
-                    leaders[int(event.extras[0])] = name
-            if (job := self._add(name)) is not None:
-                orphans.append((job, [at for at, code in enumerate(job.state) if code == STARTED]))
+            if (job := self._add(name)) is None:
+                continue
+            lost = [at for at, code in enumerate(job.state) if code == STARTED]
+            orphans.append((job, lost))
+            indices = {job.indices[at] for at in lost}
+            events = self._spool.events(name) if lost else ()
+            leaders |= dict.fromkeys(localtree.surviving(events, indices), name)
         localtree.kill(leaders, str(self._spool.root), strays=True)
         for job, lost in orphans:
             self._end(job, lost, LOST)
@@ -99,10 +101,7 @@ class Keeper:
         self._spool.purge(time.time() - KEEP_SECONDS, needed)
 
     def serve(self, *wakers: int) -> None:
-        """Run what may run, until nothing has run for ``linger`` seconds.
-
-        ``wakers`` are descriptors with something to read when there is news.
-        """
+        """Run what may run, woken by descriptors, until nothing has run for ``linger`` seconds."""
         idle_since = time.monotonic()
         look_at = 0.0
         while True:

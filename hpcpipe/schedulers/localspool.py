@@ -40,7 +40,11 @@ from hpcpipe.schedulers.localjob import Spec
 
 MARKS = ("HPCPIPE_SPOOL", "HPCPIPE_JOB_ID", "HPCPIPE_INDEX")  # spool, job, index: in every element
 STARTING, RUNNING, RELEASED = "STARTING", "RUNNING", "RELEASED"
-_EXTRAS = {STARTING: 0, RUNNING: 1, RELEASED: 0}  # columns after the time; an end has all of JobEnd's
+_EXTRAS = {
+    STARTING: 0,
+    RUNNING: 1,
+    RELEASED: 0,
+}  # columns after the time; an end has all of JobEnd's
 _END_EXTRAS = 6
 _DRAFTS = count()  # two threads may look at the clock at once
 _EVENT = re.compile(r"^(\d+)-(\d+) (\w+) (\d+\.\d+)((?: [\w.-]+)*)\n", re.MULTILINE | re.ASCII)

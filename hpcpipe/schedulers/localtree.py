@@ -1,4 +1,4 @@
-"""The processes of the local scheduler's elements: started, found again, ended; and their machine.
+"""The processes of the local scheduler's elements: started, found, ended; and their machine.
 
 Every element is the leader of a session of its own, and the `MARKS` in its environment name it. A
 process belongs to an element when it is in that session, when an ancestor of it belongs, or when
@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import psutil
 
 from hpcpipe.schedulers.localjob import Spec
 from hpcpipe.schedulers.localqueue import Machine
-from hpcpipe.schedulers.localspool import MARKS, Spool
+from hpcpipe.schedulers.localspool import MARKS, RUNNING, Event, Spool
 
 # What a keeper, the Python under it or a ``nohup`` above it may ignore, and a job must not.
 _DEFAULT_SIGNALS = (
@@ -117,11 +117,14 @@ def available_memory() -> int:
     return int(psutil.virtual_memory().available // MIB)
 
 
-def was_leader(pid: int, started: float) -> bool:
-    """Tell whether ``pid`` is still the process that was started then, not one after it."""
-    with contextlib.suppress(psutil.Error):
-        return abs(psutil.Process(pid).create_time() - started) < _CLOCK_SECONDS
-    return False
+def surviving(events: Iterable[Event], indices: Container[int]) -> Iterator[int]:
+    """Give the leaders of these elements that are still there: the same, not a pid given anew."""
+    for event in events:
+        if event.word == RUNNING and event.first in indices:
+            leader = int(event.extras[0])
+            with contextlib.suppress(psutil.Error):
+                if abs(psutil.Process(leader).create_time() - event.when) < _CLOCK_SECONDS:
+                    yield leader
 
 
 def memory(processes: Iterable[psutil.Process]) -> int:
@@ -134,10 +137,16 @@ def memory(processes: Iterable[psutil.Process]) -> int:
 
 
 def terminate(leaders: Mapping[int, str], spool: str) -> None:
-    """Ask all processes of these elements to end."""
-    for process in _members(leaders, spool, strays=False):
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
+    """Ask all processes of these elements to end; the leaders have not been reaped yet."""
+    members = _members(leaders, spool, strays=False)
+    for leader in leaders:
+        # All at once: a shell that finds its child gone, and no signal yet, would go on.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGTERM)
+    for process in members:
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(process.pid) not in leaders:
+                process.terminate()
 
 
 def kill(leaders: Mapping[int, str], spool: str, *, strays: bool = False) -> None:

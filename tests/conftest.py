@@ -1,0 +1,94 @@
+"""Fixtures that many tests share: the schedulers to try, a fake one, golden files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from contract.harness import Bench, Cluster
+from fakes import FakeScheduler, Lab
+
+GOLDEN = Path(__file__).parent / "golden"
+Golden = Callable[[str, str], None]
+SCHEDULERS = ("local", pytest.param("slurm", marks=pytest.mark.slurm))
+
+
+@cache
+def slurm_missing() -> str:
+    """Say why no Slurm can be tried, or nothing where one can."""
+    if not os.environ.get("SLURM_CONF"):
+        return "SLURM_CONF is not set"
+    if os.geteuid() == 0:
+        return "the tests run as root, who is no ordinary user of it"
+    try:
+        ping = subprocess.run(
+            ["scontrol", "ping"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"scontrol ping: {error}"
+    return "" if ping.returncode == 0 else f"scontrol ping: {ping.stdout or ping.stderr}".strip()
+
+
+def need(scheduler: str) -> None:
+    """Skip the test if it needs a Slurm and there is none; where nothing may be skipped, fail."""
+    if scheduler == "slurm" and (missing := slurm_missing()):
+        said = f"everything on a real Slurm (tests/clusters/slurm.sh up): {missing}"
+        if os.environ.get("HPCPIPE_TEST_STRICT") == "1":
+            pytest.fail(f"{said}; HPCPIPE_TEST_STRICT=1 lets nothing be skipped", pytrace=False)
+        pytest.skip(said)
+
+
+@pytest.fixture(params=SCHEDULERS)
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    """Each scheduler in turn, with a user's folder and environment."""
+    need(request.param)
+    cluster = Cluster(request.param, tmp_path)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture
+def bench(cluster: Cluster) -> Bench:
+    """Each scheduler's adapter in turn, with a run folder."""
+    return Bench(cluster, cluster.home / "run")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="Write the golden files anew.")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Hold a text against a file below ``tests/golden``, which must be there."""
+
+    def compare(name: str, text: str) -> None:
+        file = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        assert file.is_file(), f"{file} is missing: pytest --update-golden makes it, then read it"
+        assert text == file.read_text(encoding="utf-8")
+
+    return compare
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
+    """A scheduler in memory, in the local one's place."""
+    fake = FakeScheduler()
+    monkeypatch.setattr("hpcpipe.schedulers.local.Local", lambda **_: fake)
+    return fake
+
+
+@pytest.fixture
+def lab(tmp_path: Path, scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A workflow to be filled, in an empty folder that is also the current one."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Lab(tmp_path / "runs", scheduler)

@@ -1,0 +1,1 @@
+"""The law of adapters and the promises to users, kept on real schedulers."""

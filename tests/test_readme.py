@@ -1,0 +1,158 @@
+"""The pages tell the truth: what they show is typed here, and must print what they say.
+
+A comment stands before every block that is tried, in the order it is tried in::
+
+    .. tested: file NAME      the block is that file
+    .. tested: session        the lines after ``$`` are typed; the rest is what they print
+
+``python tests/test_readme.py`` writes the screens of all pages anew, as they are really printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+
+import hpcpipe.cli
+import hpcpipe.errors
+
+ROOT = Path(__file__).parent.parent
+# How many blocks each page has, so that a marker that is misspelt or lost is a failure.
+PAGES = {"README.rst": 6}
+HOME = "/home/ada/study"  # stands for the folder, as node17 stands for this host
+SECONDS = 120
+
+_MARKER = re.compile(r"\.\. tested: (file (?P<file>\S+)|session)")
+# What may differ from run to run: times, memory used, digests in the names of batches.
+_VARIES = (
+    (re.compile(r"\b\d+(\.\d+)? s\b"), "T s"),
+    (re.compile(r"(?<=used) +\d+ MB"), " M MB"),
+    (re.compile(r"-[0-9a-f]{8}\b"), "-DIGEST"),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: its place in lines, its text, and the file it is, if it is one."""
+
+    start: int
+    end: int
+    text: str
+    file: str | None
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    """Find the blocks of a page that are marked to be tried."""
+    lines = page.splitlines()
+    for at, line in enumerate(lines):
+        marker = _MARKER.fullmatch(line)
+        if marker is None:
+            assert "tested:" not in line, f"line {at + 1}: a marker that cannot be read: {line}"
+            continue
+        assert lines[at + 1] == "", f"line {at + 2}: no empty line after the marker"
+        assert lines[at + 2].startswith(".. code-block:: "), f"line {at + 3}: no code-block"
+        start = at + 4
+        end = next((n for n in range(start, len(lines)) if re.match(r"\S", lines[n])), len(lines))
+        text = dedent("\n".join(lines[start:end])).rstrip("\n")
+        assert text, f"line {start + 1}: an empty block"
+        yield Block(start, end, text, marker["file"])
+
+
+def type_in(session: str, folder: Path, environment: dict[str, str]) -> str:
+    """Type the commands of a session; return them and what they print, as on a terminal."""
+    commands = [line[2:] for line in session.splitlines() if line.startswith("$ ")]
+    assert commands, f"no line of this session starts with $:\n{session}"
+    typed = "\n".join(f"printf '$ %s\\n' {shlex.quote(one)}\n{one}" for one in commands)
+    done = subprocess.run(
+        ["sh", "-c", typed], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    printed = done.stdout.replace(str(folder), HOME).rstrip("\n")
+    return re.sub(rf"\bon {re.escape(os.uname().nodename)}$", "on node17", printed, flags=re.M)
+
+
+def await_runs(folder: Path, environment: dict[str, str]) -> None:
+    """Wait until every run that was submitted from a folder has ended, well or not."""
+    for ledger in folder.glob("*/*/.hpcpipe/ledger.jsonl"):
+        watch = ("hpcpipe", "watch", "--run", str(ledger.parent.parent))
+        done = subprocess.run(watch, env=environment, capture_output=True, timeout=SECONDS)
+        assert done.returncode in (0, hpcpipe.errors.TasksFailed.exit_status), done.stderr
+
+
+def try_page(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
+    """Do what a page says, in a folder of its own; give every session and what it printed."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "LC_ALL": "C.UTF-8",
+        "HPCPIPE_SITE": "local",
+        "HPCPIPE_LOCAL": str(folder.with_name("spool")),
+        "XDG_STATE_HOME": str(folder.with_name("state")),
+        "XDG_CONFIG_HOME": str(folder.with_name("config")),
+    }
+    folder.mkdir()
+    for block in blocks_of(page):
+        if block.file is not None:
+            (folder / block.file).write_text(block.text + "\n", encoding="utf-8")
+            continue
+        yield block, type_in(block.text, folder, environment)
+        await_runs(folder, environment)
+
+
+def masked(text: str) -> str:
+    for pattern, word in _VARIES:
+        text = pattern.sub(word, text)
+    return text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_what_is_really_printed(name: str, tmp_path: Path) -> None:
+    page = (ROOT / name).read_text("utf-8")
+    assert len([*blocks_of(page)]) == PAGES[name]
+    for block, printed in try_page(page, tmp_path / "study"):
+        assert masked(printed) == masked(block.text), f"{name}, line {block.start + 1}"
+
+
+def test_the_readme_shows_the_workflow_of_the_tutorial() -> None:
+    first = next(blocks_of((ROOT / "README.rst").read_text("utf-8")))
+    assert first.text + "\n" == (ROOT / "docs" / "signals.py").read_text("utf-8")
+
+
+def test_the_readme_lists_every_command_and_exit_code_in_its_own_words() -> None:
+    readme = (ROOT / "README.rst").read_text("utf-8")
+    verbs = {verb: line for verb, (_, line) in hpcpipe.cli._VERBS.items()}
+    assert dict(re.findall(r"^``(\w+)`` {2,}(\S.*)$", readme, re.M)) == verbs
+    kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
+    codes = {
+        str(kind.exit_status): str(kind.__doc__)
+        for kind in kinds
+        if issubclass(kind, hpcpipe.errors.HpcpipeError) and kind.exit_status != 1
+    }
+    said = dict(re.findall(r"^(\d+) {2,}(\S.*)$", readme, re.M))
+    assert {code: said.get(code) for code in codes} == codes
+
+
+def write_anew(name: str) -> None:
+    """Replace the screens of a page by what is printed now."""
+    path = ROOT / name
+    page = path.read_text("utf-8")
+    with tempfile.TemporaryDirectory() as temporary:
+        screens = [*try_page(page, Path(temporary) / "study")]
+    lines = page.split("\n")
+    for block, printed in reversed(screens):
+        lines[block.start : block.end] = [*indent(printed, " " * 4).split("\n"), ""]
+    path.write_text("\n".join(lines), "utf-8")
+
+
+if __name__ == "__main__":
+    for one in PAGES:
+        write_anew(one)

@@ -1,0 +1,512 @@
+"""One element on its node, by its real script: what it runs, what it records, when it refuses."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import Lab, finished, until
+
+from hpcpipe import each, task
+from hpcpipe.loading import load_workflow
+from hpcpipe.workflow import Node
+from hpcpipe.worker import CLAIMED, ENTRY, MAGIC, NO_ENVIRONMENT, UPSTREAM_FAILED
+
+HOST = os.uname().nodename
+TERMINATED = {"ok": False, "signal": signal.SIGTERM, "exit": None, "terminated": True}
+
+
+# What tasks do
+
+
+def double(x: Any) -> Any:
+    return 2 * x
+
+
+def pair(x: int) -> dict[str, list[int]]:
+    return {"both": [x, -x]}
+
+
+def total(xs: list[int], more: dict[str, list[int]]) -> int:
+    return sum(xs) + sum(more["deep"])
+
+
+def note(log: str) -> None:
+    with open(log, "a") as file:
+        file.write("ran\n")
+
+
+def wait_for(go: str) -> str:
+    print("first line")
+    while not os.path.exists(go):
+        time.sleep(0.01)
+    return "went"
+
+
+def heed(go: str) -> str:
+    signal.signal(signal.SIGTERM, lambda *_: Path(go).touch())
+    return wait_for(go)
+
+
+@task(folder=True)
+def make_files() -> dict[str, Any]:
+    Path("out.txt").write_text("made")
+    return {"paths": [Path("out.txt"), Path("/etc/hosts")], "text": "out.txt"}
+
+
+def where() -> tuple[str, Path]:
+    return os.getcwd(), Path("here.txt")
+
+
+def linger() -> None:
+    atexit.register(print, "from an exit handler")
+    threading.Thread(target=lambda: (time.sleep(0.05), print("from a thread"))).start()
+
+
+def leave_with(code: Any) -> None:
+    sys.exit(code)
+
+
+def fail() -> None:
+    _deeper()
+
+
+def _deeper() -> None:
+    raise ValueError("no such subject:\n'SAD07'")
+
+
+def fail_with_a_note() -> None:
+    error = ValueError("bad")
+    error.add_note("a note")
+    raise error
+
+
+def fail_holding_a_lock() -> None:
+    raise ValueError(threading.Lock())
+
+
+def vanish() -> None:
+    print("before", end="", flush=True)
+    os._exit(4)
+
+
+def kill_itself(by: int) -> None:
+    os.kill(os.getpid(), by)
+
+
+def give_a_lock() -> Any:
+    return [threading.Lock()]
+
+
+# Outcomes of Python tasks
+
+
+def test_values_flow_from_task_to_task(lab: Lab) -> None:
+    one = lab.workflow.add(double, x=each([1, 2], axis="n"))
+    two = lab.workflow.add(pair, x=one)
+    base = lab.workflow.add(double, x=50, name="base")
+    lab.workflow.add(total, xs=two["both"][0].gather("n"), more={"deep": [base]})
+    lab.submit()
+    for name in ("double/1", "double/2", "pair/1", "pair/2", "base", "total"):
+        assert lab.run(name).status == 0
+    assert lab.value("pair/2") == {"both": [4, -4]}
+    assert lab.value("total") == 2 + 4 + 100
+
+
+def test_an_outcome_tells_where_when_and_with_how_much_it_ran(lab: Lab) -> None:
+    before = time.time()
+    lab.workflow.add(double, x=each(["a", "b"], axis="n"))
+    lab.submit()
+    assert lab.run("double/b").status == 0
+    outcome = lab.outcome("double/b")
+    assert {"ok": True, "job": "1_1", "attempt": 0, "host": HOST}.items() <= outcome.items()
+    assert before <= outcome["start"] <= time.time()
+    assert 0 < outcome["wall"] < 30
+    assert 0 <= outcome["cpu"] < 30
+    assert outcome["max_memory"] > 1000
+
+
+FAILURES: list[tuple[Callable[..., Any], dict[str, Any], str, dict[str, Any]]] = [
+    (fail, {}, "ValueError: no such subject:\n'SAD07'", {"exit": None}),
+    (fail_with_a_note, {}, "ValueError: bad", {}),
+    (fail_holding_a_lock, {}, "ValueError: <unlocked _thread.lock", {}),
+    (leave_with, {"code": 3}, "SystemExit: 3", {"exit": 3}),
+    (leave_with, {"code": "too few"}, "SystemExit: too few", {"exit": 1}),
+    (give_a_lock, {}, "TypeError: it returned a list that cannot be pickled: ", {"exit": None}),
+    (vanish, {}, "the process ended with exit 4 before the task returned", {"exit": 4}),
+    (kill_itself, {"by": 9}, "killed by signal 9", {"signal": 9, "exit": None}),
+    (kill_itself, {"by": 11}, "killed by signal 11", {"signal": 11, "terminated": False}),
+]
+
+
+@pytest.mark.parametrize(("function", "inputs", "error", "facts"), FAILURES)
+def test_each_way_to_fail_is_recorded(
+    lab: Lab,
+    function: Callable[..., Any],
+    inputs: dict[str, Any],
+    error: str,
+    facts: dict[str, Any],
+) -> None:
+    lab.workflow.add(function, **inputs, name="work")
+    lab.submit()
+    assert lab.run("work").status == 1
+    outcome = lab.outcome("work")
+    assert outcome["error"].startswith(error)
+    assert ({"ok": False, "job": "1"} | facts).items() <= outcome.items()
+
+
+def test_a_traceback_begins_in_the_users_code_and_is_in_the_log(lab: Lab) -> None:
+    lab.workflow.add(fail)
+    lab.submit()
+    log = lab.run("fail").err
+    assert log == lab.outcome("fail")["trace"]
+    lines = log.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert re.fullmatch(rf'  File "{re.escape(__file__)}", line \d+, in fail', lines[1])
+    assert "worker.py" not in log
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_to_leave_with_zero_is_to_return_nothing(lab: Lab, code: Any) -> None:
+    lab.workflow.add(leave_with, code=code)
+    lab.submit()
+    assert lab.run("leave_with").status == 0
+    assert lab.value("leave_with") is None
+
+
+def test_what_exit_handlers_and_threads_still_write_is_in_the_log(lab: Lab) -> None:
+    lab.workflow.add(linger)
+    lab.submit()
+    assert lab.run("linger").out == b"from a thread\nfrom an exit handler\n"
+
+
+def test_what_a_task_prints_can_be_followed_line_by_line(lab: Lab, tmp_path: Path) -> None:
+    lab.workflow.add(wait_for, go=str(tmp_path / "go"))
+    lab.submit()
+    with lab.start("wait_for") as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 30)[0]
+        assert process.stdout.readline() == b"first line\n"
+        (tmp_path / "go").touch()
+        assert finished(process).status == 0
+
+
+def test_a_task_runs_in_its_folder_and_its_relative_paths_are_anchored_there(lab: Lab) -> None:
+    lab.workflow.add(make_files)
+    lab.workflow.add(where)
+    lab.submit()
+    assert lab.run("make_files").status == 0
+    assert lab.run("where").status == 0
+    folder = lab.rundir.folder / "make_files"
+    made = lab.value("make_files")
+    assert made == {"paths": [folder / "out.txt", Path("/etc/hosts")], "text": "out.txt"}
+    assert made["paths"][0].read_text() == "made"
+    assert lab.value("where") == (str(Path.cwd()), Path("here.txt"))
+
+
+WORKFLOW = """
+from dataclasses import dataclass
+from hpcpipe import Workflow
+
+with open("loads", "a") as log:
+    log.write("loaded\\n")
+
+@dataclass
+class Point:
+    x: int
+
+class Odd(Exception):
+    pass
+
+def make():
+    return [Point(1)]
+
+def move(points):
+    return Point(points[0].x + 1)
+
+def fail():
+    raise Odd("it is")
+
+wf = Workflow("own", "runs")
+wf.add(move, points=wf.add(make))
+wf.add(fail)
+"""
+
+
+def test_classes_of_the_workflows_file_travel_and_the_file_is_not_run_on_the_node(
+    lab: Lab,
+) -> None:
+    Path("own.py").write_text(WORKFLOW)
+    lab.workflow = load_workflow("own.py")
+    lab.rundir = type(lab.rundir)(lab.workflow.folder)
+    lab.submit()
+    Path("own.py").write_text("raise SystemError('edited after it was submitted')")
+    assert [lab.run(name).status for name in ("make", "move", "fail")] == [0, 0, 1]
+    assert lab.value("move").x == 2
+    assert lab.outcome("fail")["error"] == "own.Odd: it is"
+    assert Path("loads").read_text() == "loaded\n"
+
+
+# What Python tasks and commands have in common
+
+
+@pytest.fixture(params=["python", "command"])
+def work(request: pytest.FixtureRequest, lab: Lab) -> Callable[..., Node]:
+    """Make a node that notes in the file ``ran`` that it ran; ``go`` is a file it waits for."""
+
+    def add(name: str = "work", go: str = "", after: tuple[Node, ...] = ()) -> Node:
+        log = str(Path("ran").absolute())
+        if request.param == "python":
+            if go:
+                return lab.workflow.add(wait_for, go=go, name=name, after=after)
+            return lab.workflow.add(note, log=log, name=name, after=after)
+        script = 'echo ran >>"$1"'
+        if go:
+            script = 'echo first line; until [ -e "$1" ]; do sleep 0.01; done'
+        words = ["sh", "-c", script, "sh", "{file}"]
+        return lab.workflow.command(words, name=name, after=after, file=go or log)
+
+    return add
+
+
+def runs() -> int:
+    """Count how often tasks have run."""
+    return Path("ran").read_text().count("ran") if Path("ran").exists() else 0
+
+
+def test_an_element_leaves_one_file_that_only_its_owner_may_read(
+    lab: Lab, work: Callable[..., Node]
+) -> None:
+    work()
+    lab.workflow.add(fail)
+    lab.workflow.command("false")
+    lab.submit()
+    assert [lab.run(name, umask=0).status for name in ("work", "fail", "false")] == [0, 1, 1]
+    files = [file for file in lab.rundir.results.rglob("*") if file.is_file()]
+    wanted = [lab.find("work").good, lab.find("fail").bad, lab.find("false").bad]
+    assert sorted(files) == sorted(wanted)
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_a_task_that_is_good_is_not_run_again(lab: Lab, work: Callable[..., Node]) -> None:
+    work()
+    lab.submit()
+    assert [lab.run("work").status, lab.run("work").status] == [0, 0]
+    assert runs() == 1
+
+
+def test_a_task_told_to_end_is_recorded_as_terminated(
+    lab: Lab, work: Callable[..., Node], tmp_path: Path
+) -> None:
+    work(go=str(tmp_path / "go"))
+    lab.submit()
+    with lab.start("work") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        assert finished(process).status == 1
+    outcome = lab.outcome("work")
+    assert TERMINATED.items() <= outcome.items()
+    assert outcome["error"].startswith("terminated")
+
+
+def test_a_task_that_ends_well_when_told_to_end_is_good(lab: Lab, tmp_path: Path) -> None:
+    lab.workflow.add(heed, go=str(tmp_path / "go"))
+    lab.workflow.command(
+        ["sh", "-c", "trap 'exit 0' TERM; echo; while :; do sleep 0.01; done"], name="command"
+    )
+    lab.submit()
+    for name in ("heed", "command"):
+        with lab.start(name) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.terminate()
+            assert finished(process).status == 0
+        assert lab.outcome(name)["ok"]
+    assert lab.value("heed") == "went"
+
+
+def test_without_its_upstreams_outcome_an_element_does_not_run(
+    lab: Lab, work: Callable[..., Node]
+) -> None:
+    work(after=(work("before"),))
+    lab.submit()
+    done = lab.run("work")
+    assert done.status == UPSTREAM_FAILED
+    assert re.fullmatch(
+        r"hpcpipe: upstream failed: no good outcome at results/before/\w+\n", done.err
+    )
+    assert runs() == 0
+    assert not [*lab.rundir.results.rglob("*.*")]
+
+
+def test_a_late_outcome_is_waited_for_but_not_where_the_upstream_has_failed(
+    lab: Lab, work: Callable[..., Node]
+) -> None:
+    lab.site = lab.settling(60)
+    work(after=(work("before"),))
+    lab.submit()
+    before = lab.find("before")
+    before.bad.with_name(before.bad.name.replace("before", "earlier")).touch()  # another attempt's
+    with lab.start("work") as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        assert lab.run("before").status == 0
+        assert finished(process).status == 0
+    assert runs() == 2
+    lab.find("work").good.unlink()
+    before.good.rename(before.bad)
+    began = time.monotonic()
+    assert lab.run("work").status == UPSTREAM_FAILED
+    assert time.monotonic() - began < 20
+
+
+def dead() -> int:
+    """Give the id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+CLAIMS = {
+    "another job's on another host": ("elsewhere 1 99\n", "99"),
+    "another job's that lives here": (f"{HOST} {os.getpid()} 99_4\n", "99_4"),
+    "half an outcome": (b"\x80\x04\x95\xff", "an unknown process"),
+    "nothing yet": ("", "an unknown process"),
+}
+
+
+@pytest.mark.parametrize(("claim", "holder"), CLAIMS.values(), ids=CLAIMS)
+def test_a_task_claimed_by_another_is_left_to_it(
+    lab: Lab, work: Callable[..., Node], claim: str | bytes, holder: str
+) -> None:
+    work()
+    lab.submit()
+    file = lab.find("work").claim
+    file.write_bytes(claim if isinstance(claim, bytes) else claim.encode())
+    done = lab.run("work")
+    assert done.status == CLAIMED
+    assert "claimed by" in done.err
+    assert holder in done.err
+    assert runs() == 0
+    assert file.read_bytes() == (claim if isinstance(claim, bytes) else claim.encode())
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(lambda: f"elsewhere {os.getpid()} 1\n", id="an earlier start of the same job"),
+        pytest.param(
+            lambda: f"{HOST} {dead()} 99\n",
+            id="a dead process of this host",
+            marks=pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc"),
+        ),
+    ],
+)
+def test_a_claim_whose_holder_is_gone_is_taken_over(
+    lab: Lab, work: Callable[..., Node], claim: Callable[[], str]
+) -> None:
+    work()
+    lab.submit()
+    lab.find("work").claim.write_text(claim())
+    assert lab.run("work").status == 0
+    assert runs() == 1
+
+
+# What a worker refuses
+
+
+def _edit(content: bytes, at: int, new: bytes) -> bytes:
+    return content[:at] + new + content[at + len(new) :]
+
+
+def _payload(content: bytes, start: int) -> bytes:
+    return _edit(content, len(content) - 3, b"!!!")
+
+
+def _header(content: bytes, start: int) -> bytes:
+    return _edit(content, len(MAGIC) + 8 + 20, b"!")
+
+
+def _index(content: bytes, start: int) -> bytes:
+    """Exchange two entries, so that each element would run the other's task."""
+    one, two = content[start : start + ENTRY], content[start + ENTRY : start + 2 * ENTRY]
+    return _edit(content, start, two + one)
+
+
+def _magic(content: bytes, start: int) -> bytes:
+    return _edit(content, 0, b"H")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (_payload, "changed since it was submitted"),
+        (_header, "changed since it was submitted"),
+        (_index, "changed since it was submitted"),
+        (_magic, "not a task file of this version of hpcpipe"),
+    ],
+)
+def test_what_was_edited_after_it_was_submitted_is_not_run(
+    lab: Lab, edit: Callable[[bytes, int], bytes], words: str
+) -> None:
+    lab.workflow.add(note, log=each([str(Path("ran").absolute())] * 2, axis="n"))
+    lab.submit()
+    file = lab.rundir.batches / f"{lab.find('note/ran-2').batch}.tasks"
+    content = file.read_bytes()
+    length = int.from_bytes(content[len(MAGIC) : len(MAGIC) + 8], "little")
+    file.chmod(0o600)
+    file.write_bytes(edit(content, len(MAGIC) + 8 + length))
+    done = lab.run("note/ran-2")
+    assert done.status == 1
+    assert done.err == f"hpcpipe: batches/{file.name}: {words}\n"
+    assert runs() == 0
+
+
+def test_another_python_than_the_submitters_is_told_clearly(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.workflow.add(double, x=1)
+    other = SimpleNamespace(cache_tag="cpython-27")
+    submitter = SimpleNamespace(implementation=other, executable="/usr/bin/py2", path=sys.path)
+    monkeypatch.setattr("hpcpipe.taskfile.sys", submitter)
+    lab.submit()
+    done = lab.run("double")
+    assert done.status == NO_ENVIRONMENT
+    assert done.err == (
+        f"hpcpipe: submitted with cpython-27 (/usr/bin/py2), but {HOST} starts "
+        f"{sys.implementation.cache_tag} ({sys.executable})\n"
+    )
+
+
+def test_an_interpreter_that_the_node_lacks_is_told_clearly(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.workflow.add(double, x=1)
+    monkeypatch.setattr("hpcpipe.render.sys", SimpleNamespace(executable="/no such/python"))
+    lab.submit()
+    done = lab.run("double")
+    assert done.status == NO_ENVIRONMENT
+    assert "no Python at /no such/python on this node" in done.err
+
+
+def test_an_upstream_outcome_that_others_could_have_written_is_not_read(lab: Lab) -> None:
+    lab.workflow.add(double, x=lab.workflow.add(double, x=1, name="one"))
+    lab.submit()
+    assert lab.run("one").status == 0
+    lab.find("one").good.chmod(0o660)
+    assert lab.run("double").status == 1
+    assert "could have written it" in lab.outcome("double")["error"]
