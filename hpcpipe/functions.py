@@ -98,7 +98,7 @@ def _line(error: BaseException, path: Path) -> int:
     """Find the line of the user's file that an error came through."""
     trace, line = error.__traceback__, getattr(error, "lineno", None) or 0
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if trace.tb_frame.f_code.co_filename == str(path.absolute()):
             line = trace.tb_lineno
         trace = trace.tb_next
     return line

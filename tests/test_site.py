@@ -120,7 +120,6 @@ def test_everything_wrong_in_a_file_is_told_at_once_with_its_path(
         scheduler = "slurn"
         hosts = "login*"
         as_of = "lately"
-        trusted_group = true
         local = 3
         [limits]
         array_sise = 3
@@ -143,7 +142,6 @@ def test_everything_wrong_in_a_file_is_told_at_once_with_its_path(
         "scheduler: 'slurn' is no scheduler; did you mean slurm?",
         "hosts: 'login*' is not a list; put it in [ ]",
         "as_of: 'lately' is not a date; write for example 2025-01-31",
-        "trusted_group: true is not text; put it in quotes",
         "local: 3 is not a table",
         "limits.array_sise: unknown key; did you mean array_size?",
         "limits.calls: 0 is not a whole number of at least 1",
@@ -268,7 +266,6 @@ scheduler = "slurm"
 hosts = ["login[12]"]
 as_of = 2025-01-31
 sources = ["https://example.org/a#b"]
-trusted_group = "lab"
 templates = "tpl"
 defaults = { memory = "1.5G", time = "2:30:00" }
 local.memory = "12G"

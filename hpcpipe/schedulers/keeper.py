@@ -24,7 +24,6 @@ from hpcpipe.model import JobEnd, Reason
 from hpcpipe.schedulers import localdaemon, localtree
 from hpcpipe.schedulers.localqueue import STARTED, WAITING, Job, Queue, fits, read_job
 from hpcpipe.schedulers.localspool import RELEASED, RUNNING, STARTING, Spool, end_lines, event_line
-from hpcpipe.schedulers.localtree import MIB
 
 KEEP_SECONDS = 7 * 86400  # how long ended jobs can be asked about
 LOOK_SECONDS = 1.0  # between two looks at memory
@@ -204,7 +203,7 @@ class Keeper:
         for run in watched:
             used = localtree.memory(processes.get(run.element, ()))
             run.peak = max(run.peak, used)
-            if used > (run.job.spec.memory or 0) * MIB and run.stopping is None:
+            if used > (run.job.spec.memory or 0) * localtree.MIB and run.stopping is None:
                 run.stopping, run.kill_at = OUT_OF_MEMORY, now
 
     def _next_deadline(self, look_at: float) -> float:
@@ -237,7 +236,7 @@ class Keeper:
             run.stopping or end,
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            max_memory=round(run.peak / MIB),
+            max_memory=round(run.peak / localtree.MIB),
             wall=time.monotonic() - run.since,
             host=HOST,
         )

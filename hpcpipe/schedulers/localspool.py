@@ -2,18 +2,18 @@
 
 ::
 
-    <spool>/                   only its owner may enter
-      keeper.lock              locked by the living keeper; its process id is inside
-      keeper.log               what keepers had to complain of
+    <spool>/                     only its owner may enter
+      keeper.lock                locked by the living keeper; its process id is inside
+      keeper.log                 what keepers had to complain of
       wake                       FIFO: a byte wakes the keeper; no reader means no keeper
-      incoming/                written here, renamed into place when complete
+      drafts/                    what is being written, or removed: all else is complete
       requests/<time>-<pid>-<n>  "cancel" or "release", then ids, one a line
       jobs/<id>/
-        job.json               the `Spec`
-        script                 as it was when submitted
-        environment            NUL-separated
-        events                 appended to by the keeper alone
-        ended                  made by the keeper when the last element has ended
+        job.json                 the `Spec`
+        script                   as it was when submitted
+        environment              NUL-separated
+        events                   appended to by the keeper alone
+        ended                    made by the keeper when the last element has ended
 
 A line of ``events`` is ``<first>-<last> <word> <seconds since 1970>`` and then, for an end, the
 other fields of `JobEnd`; for RUNNING, the process id; for RELEASED and STARTING, nothing. STARTING
@@ -40,11 +40,8 @@ from hpcpipe.schedulers.localjob import Spec
 
 MARKS = ("HPCPIPE_SPOOL", "HPCPIPE_JOB_ID", "HPCPIPE_INDEX")  # spool, job, index: in every element
 STARTING, RUNNING, RELEASED = "STARTING", "RUNNING", "RELEASED"
-_EXTRAS = {
-    STARTING: 0,
-    RUNNING: 1,
-    RELEASED: 0,
-}  # columns after the time; an end has all of JobEnd's
+# Columns after the time; an end has all of JobEnd's.
+_EXTRAS = {STARTING: 0, RUNNING: 1, RELEASED: 0}
 _END_EXTRAS = 6
 _DRAFTS = count()  # two threads may look at the clock at once
 _EVENT = re.compile(r"^(\d+)-(\d+) (\w+) (\d+\.\d+)((?: [\w.-]+)*)\n", re.MULTILINE | re.ASCII)
@@ -121,7 +118,7 @@ class Spool:
         # Scripts in it are run: it must be ours, also under sudo with the user's HOME.
         if self.root.stat().st_uid != os.geteuid():
             raise PermissionError(f"{self.root} belongs to another user")
-        for name in ("incoming", "requests", "jobs"):
+        for name in ("drafts", "requests", "jobs"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def ids(self) -> list[str]:
@@ -169,7 +166,7 @@ class Spool:
             path.unlink()
 
     def _draft(self) -> Path:
-        return self.root / "incoming" / f"{time.time_ns()}-{os.getpid()}-{next(_DRAFTS)}"
+        return self.root / "drafts" / f"{time.time_ns()}-{os.getpid()}-{next(_DRAFTS)}"
 
     def spec(self, job: str) -> Spec | None:
         """Read what a job asked for."""
@@ -231,8 +228,9 @@ class Spool:
         for job in self.ids()[:-1]:
             with contextlib.suppress(FileNotFoundError):
                 if job not in needed and (self.folder(job) / "ended").stat().st_mtime < before:
-                    shutil.rmtree(self.folder(job))
-        for draft in (self.root / "incoming").iterdir():
+                    self.folder(job).rename(draft := self._draft())
+                    shutil.rmtree(draft)
+        for draft in (self.root / "drafts").iterdir():
             if draft.stat().st_mtime < before:
                 shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
 

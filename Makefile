@@ -1,0 +1,37 @@
+# make demo    set up, and run the example on this machine's processes
+# make test    set up, and run all tests; as root on Debian also those on a real Slurm
+# make docs    build the documentation into docs/_build
+# make bench   print the benchmarks' ratios; needs a Slurm, see benchmarks/README.rst
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+demo: $(VENV)/.demo
+	cd examples/normalize && PATH="$(abspath $(BIN)):$$PATH" HPCPIPE_SITE=local hpcpipe run normalize.py
+	@echo "Before and after: examples/normalize/norm_workdir/normalizefa/picture/before_after.png"
+
+test:
+	PYTHON="$(PYTHON)" tests/run.sh
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/all.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python setup.cfg examples/normalize/requirements.txt
+	$(BIN)/pip install -q -e . -r examples/normalize/requirements.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python setup.cfg
+	$(BIN)/pip install -q -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python setup.cfg
+	$(BIN)/pip install -q -e ".[docs]"
+	touch $@
+
+.PHONY: demo test docs bench

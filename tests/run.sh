@@ -1,0 +1,38 @@
+#!/bin/sh
+# Set up and run all tests: lint, types, and pytest. As root on Debian it also installs and starts a
+# real Slurm on loopback (tests/clusters/slurm.sh) and runs the tests on it as an ordinary user,
+# since root is not who uses a cluster. Elsewhere those tests are skipped, with a line that says so.
+# With HPCPIPE_TEST_STRICT=1 nothing may be skipped.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+as_user=
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  # Debian's own Python: an ordinary user must be able to run it, which one under /root is not.
+  dpkg-query -W python3-venv >/dev/null 2>&1 || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >/dev/null
+  }
+  PYTHON=/usr/bin/python3
+  eval "$(tests/clusters/slurm.sh up)"
+  export SLURM_CONF
+  home=$(getent passwd "$HPCPIPE_TEST_USER" | cut -d: -f6)
+  # The tests work on a copy that belongs to that user; the checkout may be where it cannot look.
+  copy=$(mktemp -d /tmp/hpcpipe-tests.XXXXXX)
+  trap 'rm -rf "$copy"' EXIT
+  tar -cf - --exclude=.venv --exclude=.git --exclude=norm_workdir . | tar -xf - -C "$copy"
+  chown -R "$HPCPIPE_TEST_USER" "$copy"
+  cd "$copy"
+  as_user="runuser -u $HPCPIPE_TEST_USER -- env HOME=$home"
+else
+  echo "not root on Debian: no Slurm is started; tests that need one are skipped unless one answers"
+fi
+
+VENV=${VENV:-$PWD/.venv}
+[ -x "$VENV/bin/python" ] || $as_user "$PYTHON" -m venv "$VENV"
+$as_user "$VENV/bin/pip" install -q -e ".[dev]" -r examples/normalize/requirements.txt
+$as_user "$VENV/bin/ruff" check .
+$as_user "$VENV/bin/ruff" format --check -q .
+$as_user "$VENV/bin/mypy"
+PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"
