@@ -50,11 +50,9 @@ def ask(
     doubts = {one for one in doubtful if one not in answer.ended}
     if not open_ and not doubts:
         return answer
-    if (
-        not fresh
-        and now - answer.asked < record.poll_seconds
-        and not doubts - answer.missing.keys()
-    ):
+    # At the end of a run the last doubts are worth a question of their own, but not before.
+    last = not open_ and not answer.trouble and doubts - answer.missing.keys()
+    if not fresh and not last and now - answer.asked < record.poll_seconds:
         return answer
     from hpcpipe.schedulers import make_scheduler
 
@@ -67,10 +65,11 @@ def ask(
         since = min((of[element].time for element in gone), default=now)
         ended = scheduler.account(gone if len(gone) <= _SINGLY else _jobs(of, gone), since)
     except SchedulerUnavailable as error:
-        return Answer(answer.asked, {}, answer.ended, answer.missing, str(error))
-    ended = {element: ended[element] for element in gone if element in ended}
-    missing = {e: answer.missing.get(e, now) for e in gone if e not in ended}
-    answer = Answer(now, live, answer.ended | ended, missing)
+        answer = Answer(now, {}, answer.ended, answer.missing, str(error))
+    else:
+        ended = {element: ended[element] for element in gone if element in ended}
+        missing = {e: answer.missing.get(e, now) for e in gone if e not in ended}
+        answer = Answer(now, live, answer.ended | ended, missing)
     _write_answer(rundir, answer)
     return answer
 
@@ -83,7 +82,7 @@ def _read_answer(rundir: RunDir) -> Answer:
     plain = read_pickle(rundir.asked)
     if plain is None:
         return Answer()
-    asked, live, ended, missing = plain
+    asked, live, ended, missing, trouble = plain
     return Answer(
         asked,
         {e: JobStatus(State(s), native, why) for e, (s, native, why) in live.items()},
@@ -92,6 +91,7 @@ def _read_answer(rundir: RunDir) -> Answer:
             for e, end in ended.items()
         },
         missing,
+        trouble,
     )
 
 
@@ -110,4 +110,5 @@ def _write_answer(rundir: RunDir, answer: Answer) -> None:
         for e, d in answer.ended.items()
     }
     with suppress(OSError):  # somebody else's run, which we may read but not write to
-        write_pickle(rundir.asked, (answer.asked, live, ended, answer.missing))
+        facts = (answer.asked, live, ended, answer.missing, answer.trouble)
+        write_pickle(rundir.asked, facts)

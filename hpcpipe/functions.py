@@ -6,14 +6,15 @@ file after submission cannot change what a submitted task does. Installed code t
 
 from __future__ import annotations
 
-import dis
+import functools
 import importlib.util
+import inspect
 import io
 import marshal
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from typing import Any
 import cloudpickle
 
 from hpcpipe import worker
-from hpcpipe.digest import global_names
+from hpcpipe.digest import ATTRIBUTES, STORES, global_names, module_file
 from hpcpipe.errors import HpcpipeError, UsageError, WorkflowError
 
 _PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")]
 _INSTALLED = tuple(f"{Path(p).resolve()}/" for p in (*_PLACES, str(Path(__file__).parent)))
+_PACKAGES = {"site-packages", "dist-packages"}  # also below the user's folder: ~/.local, an env
+_CACHED = functools._lru_cache_wrapper
 
 _loading: list[str] = []  # modules whose files `load_file` is in the middle of
 
@@ -40,9 +43,8 @@ class Own:
     def __call__(self, module: str) -> bool:
         """Tell whether a module's code is the user's own."""
         if module not in self._known:
-            source = getattr(sys.modules.get(module), "__file__", None)
-            path = Path(source).resolve() if source else Path("/")
-            installed = str(path).startswith(_INSTALLED)
+            path = (module_file(module) or Path("/")).resolve()
+            installed = str(path).startswith(_INSTALLED) or not _PACKAGES.isdisjoint(path.parts)
             self._known[module] = self._folder in path.parents and not installed
         return self._known[module]
 
@@ -105,7 +107,7 @@ def _line(error: BaseException, path: Path) -> int:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, with a plain function spelled so that reading it needs no cloudpickle.
+    """cloudpickle, with plain functions and modules spelled so that reading needs no cloudpickle.
 
     Importing cloudpickle costs a worker more than bare Python does. A top-level function of the
     user's own file needs none of it: its code by `marshal` (same interpreter on both sides, which
@@ -115,27 +117,63 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO, own: Own) -> None:
         super().__init__(file, protocol=5)
         self._own = own
+        self._rebound: dict[int, set[str]] = {}
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is types.FunctionType and self._own(obj.__module__ or "") and _is_plain(obj):
-            names = global_names(obj.__code__)
-            kept = {name: obj.__globals__[name] for name in names if name in obj.__globals__}
-            state = (kept, obj.__defaults__, obj.__kwdefaults__)
-            identity = (marshal.dumps(obj.__code__), obj.__module__, obj.__qualname__)
-            # State apart from identity, so that a function may be among its own globals.
-            return worker.make_function, identity, state, None, None, worker.fill_function
+        if type(obj) is types.FunctionType and self._own(obj.__module__ or ""):
+            names = global_names(obj.__code__) | global_names(obj.__code__, STORES)
+            if self._is_plain(obj, names):
+                kept = {name: obj.__globals__[name] for name in names if name in obj.__globals__}
+                submodules = tuple(_submodules(obj.__code__, kept.values()))
+                state = (kept, obj.__defaults__, obj.__kwdefaults__, submodules)
+                identity = (marshal.dumps(obj.__code__), obj.__module__, obj.__qualname__)
+                # State apart from identity, so that a function may be among its own globals.
+                return worker.make_function, identity, state, None, None, worker.fill_function
+        elif type(obj) is types.ModuleType and not self._own(obj.__name__):
+            if sys.modules.get(obj.__name__) is obj:
+                return worker.find_module, (obj.__name__,)
+        elif type(obj) is _CACHED and self._own(obj.__module__):
+            said = obj.cache_parameters()
+            # By itself it is pickled by name, and the user's file would be imported on the node.
+            return _CACHED, (obj.__wrapped__, said["maxsize"], said["typed"], functools._CacheInfo)
         return super().reducer_override(obj)
 
+    def _is_plain(self, function: types.FunctionType, names: set[str]) -> bool:
+        """Tell whether all that a function needs are its code, its defaults and these globals.
 
-def _is_plain(function: types.FunctionType) -> bool:
-    """Tell whether a function has no closure and rebinds no global, here or nested."""
-    stack = [function.__code__]
-    while stack:
-        code = stack.pop()
-        if any(step.opname == "STORE_GLOBAL" for step in dis.get_instructions(code)):
-            return False
-        stack += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return function.__closure__ is None
+        Not if it has a closure or attributes, nor if a function of the same file rebinds one of
+        the globals: the two must then share one namespace, which cloudpickle sees to.
+        """
+        here = function.__globals__
+        if id(here) not in self._rebound:
+            self._rebound[id(here)] = {
+                n for code in _codes(here) for n in global_names(code, STORES)
+            }
+        rebound = self._rebound[id(here)] | global_names(function.__code__, STORES)
+        bare = function.__closure__ is None and function.__dict__.keys() <= {"__hpcpipe__"}
+        return bare and rebound.isdisjoint(names)
+
+
+def _codes(globals_: dict[str, Any]) -> Iterator[types.CodeType]:
+    """Find the code of a file's functions and methods, decorated ones too."""
+    classes = [item for item in globals_.values() if isinstance(item, type)]
+    methods = [getattr(item, "__func__", item) for cls in classes for item in vars(cls).values()]
+    for item in (*globals_.values(), *methods):
+        if isinstance(item, types.FunctionType | _CACHED):
+            function = inspect.unwrap(item)
+            if isinstance(function, types.FunctionType) and function.__globals__ is globals_:
+                yield function.__code__
+
+
+def _submodules(code: types.CodeType, values: Iterable[Any]) -> Iterator[types.ModuleType]:
+    """Find what else must be imported: ``xml.dom`` where code has ``xml`` and says ``xml.dom``."""
+    prefixes = [f"{module.__name__}." for module in values if isinstance(module, types.ModuleType)]
+    attributes = global_names(code, ATTRIBUTES) if prefixes else set()
+    for name, module in list(sys.modules.items()):
+        for prefix in prefixes:
+            below = name.removeprefix(prefix)
+            if below != name and attributes.issuperset(below.split(".")):
+                yield module
 
 
 def pickle_value(value: Any, own: Own) -> bytes:
@@ -152,27 +190,31 @@ def check_callable(function: Callable[..., Any], own: Own) -> None:
             pickle_value(function, own)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
-        culprit = _culprit(function, own)
+        with own.by_value():
+            culprit = _culprit(function, own, [])
         raise WorkflowError(
             f"{name}: cannot be sent to a node{culprit}: {error}; "
             "open or make it inside the function, or pass it as an argument that can be pickled"
         ) from error
 
 
-def _culprit(function: Callable[..., Any], own: Own) -> str:
-    code = getattr(function, "__code__", None)
-    if code is None:
+def _culprit(function: Any, own: Own, above: list[Any]) -> str:
+    """Name what cannot be pickled of a function, or of a function that it calls."""
+    if not isinstance(function, types.FunctionType) or function in above:
         return ""
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    named = [(f"its closure over {name!r}", cell.cell_contents) for name, cell in cells]
-    globals_ = function.__globals__
-    named += [
-        (f"the global {n!r}", globals_[n]) for n in sorted(global_names(code)) if n in globals_
+    code, globals_ = function.__code__, function.__globals__
+    named = [
+        (f"the default of {name!r}", parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
     ]
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        named.append((f"its closure over {name!r}", cell.cell_contents))
+    for name in sorted(global_names(code) & globals_.keys()):
+        named.append((f"the global {name!r}", globals_[name]))
     for words, value in named:
         try:
-            with own.by_value():
-                pickle_value(value, own)
+            pickle_value(value, own)
         except Exception:
-            return f", because of {words} ({type(value).__qualname__})"
+            deeper = _culprit(value, own, [*above, function])
+            return f", because of {words} ({type(value).__qualname__}){deeper}"
     return ""

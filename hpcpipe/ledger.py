@@ -141,8 +141,9 @@ def _replay(history: History, fact: dict[str, Any]) -> None:
             for batch in fact["batches"]:
                 submissions[batch].released = True
         case "cancelled" | "refused" as event:
-            for batch in fact["batches"]:
-                submission = submissions[batch]
+            for batch in fact["batches"]:  # of those refused together, some were not even begun
+                unbegun = Submission(batch, history.last["run"], "", fact["time"], held=False)
+                submission = submissions.setdefault(batch, unbegun)
                 submission.cancelled, submission.why = True, fact["why"]
                 submission.refused = event == "refused"
                 submission.hint = fact.get("hint", "")

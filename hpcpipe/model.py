@@ -234,6 +234,7 @@ class Capabilities:
     sparse: bool = True  # arrays over any set of indices, not only first..last
     hold: bool = True  # submit held, release later
     first_index: int = 0
+    no_path: str = r"(?!)"  # what the run folder's path must not hold, as a regular expression
 
 
 def ranges(indices: Iterable[int]) -> Iterator[tuple[int, int]]:

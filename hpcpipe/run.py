@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcpipe.errors import ResultError, TasksFailed, UsageError
+from hpcpipe.errors import ResultError, TasksFailed, UsageError, near
 from hpcpipe.ledger import Ledger
 from hpcpipe.record import RunRecord, read_record
 from hpcpipe.rundir import RunDir
@@ -65,14 +65,14 @@ class Run:
         return report
 
     def results(self, node: Node | str) -> dict[str, Any]:
-        """Load every good value of a node, by label.
+        """Load every good value of a node, by label (the label of a node without axes is "").
 
         Raises UsageError for an unknown node, ResultError for a result not safe to read.
         """
         name = node if isinstance(node, str) else node.name
         record = self.record
         if name not in record.nodes:
-            raise UsageError(f"no node {name!r}; there is {', '.join(record.nodes)}")
+            raise UsageError(f"no node {name!r}{near(name, record.nodes)}")
         found, good = record.nodes[name], self.rundir.list_results(name).good
         return {
             found.label(index): self._load(name, found.key(index))
@@ -111,6 +111,29 @@ class Run:
         from hpcpipe.cancel import cancel
 
         return cancel(self.rundir, names)
+
+
+class Results(Mapping[str, dict[str, Any]]):
+    """The good values of a run, by node and label: ``results["average"]["4"]``.
+
+    A node's values are loaded when it is asked for, by name or as the `Node` itself.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._nodes = tuple(run.record.nodes)
+
+    def __getitem__(self, node: Node | str) -> dict[str, Any]:
+        name = node if isinstance(node, str) else node.name
+        if name not in self._nodes:
+            raise KeyError(name)
+        return self.run.results(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
 
 
 def submit(

@@ -123,7 +123,8 @@ class RunDir:
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file beside its place and rename it there, on disk before it has its name."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    part.unlink(missing_ok=True)  # of a client that was killed here and had our process id
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         view = memoryview(data)
         while view:
@@ -149,5 +150,5 @@ def read_pickle(path: Path, default: Any = None) -> Any:
             return pickle.load(file)
     except Refused as error:
         raise ResultError(str(error)) from error
-    except (OSError, EOFError, ValueError):
+    except Exception:  # a damaged pickle raises anything
         return default

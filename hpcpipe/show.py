@@ -171,7 +171,7 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         job = f"job {place.element}" if place.element else "no job id"
         host = outcome.get("host") or (task.end.host if task.end else "")
         yield f"  where      {report.record.scheduler} {job}" + (f" on {host}" if host else "")
-        if place.batch.why:
+        if place.batch.queue:
             yield f"  queue      {place.batch.why}"
     used = _used(outcome, task)
     if used:

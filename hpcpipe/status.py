@@ -107,7 +107,8 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
         listings = {name: rundir.list_results(name) for name in record.nodes}
     judge = _Judge(rundir, record, listings, places, answer, now)
     counts, tasks = judge.all()
-    adrift = len(history.adrift()) + len(history.held())
+    unbegun = record.batches.keys() - history.submissions.keys()
+    adrift = len(history.adrift()) + len(history.held()) + len(unbegun)
     asked = answer.asked if unresolved or doubtful else None
     return Report(record, counts, tasks, asked, answer.trouble, adrift)
 
@@ -147,7 +148,8 @@ def _places(
                 if key in wanted[batch.node]:
                     before = places.get((batch.node, key))
                     element = spell(submission.job, index) if submission.job else ""
-                    attempt = before.attempt + 1 if before else 1
+                    # An intent that never became a job was no attempt.
+                    attempt = before.attempt + bool(before.submission.job) if before else 1
                     places[batch.node, key] = Place(batch, index, element, submission, attempt)
     return places
 

@@ -9,6 +9,7 @@ job can end, or be forgotten by the scheduler, while jobs that depend on it are 
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 from hpcpipe.batches import Batch, Limits, Standing, make_batches
 from hpcpipe.digest import Files
-from hpcpipe.errors import SchedulerError, SchedulerUnavailable
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable, UsageError
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import After, JobStatus, Resources
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
@@ -80,10 +81,12 @@ def draft(
 ) -> Draft:
     """Work out what a submission would do. Asks the scheduler at most once, writes nothing.
 
-    ``raise_for`` gives, by node and key, the resources of tasks that need more than before.
+    ``raise_for`` gives, by node and key, the resources of tasks that need more than before. Raises
+    UsageError where the scheduler could not work in the run's folder.
     """
     rundir = RunDir(workflow.folder)
     scheduler = make_scheduler(site.scheduler, scheduler_options(site))
+    _check_path(rundir.folder.resolve(), scheduler)
     history = Ledger(rundir.ledger).read()
     raised = raise_for(rundir) if raise_for else {}
     known = _known(workflow, rundir, history, scheduler, raised)
@@ -96,6 +99,14 @@ def draft(
     writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
     prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
     return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared)
+
+
+def _check_path(folder: Path, scheduler: Scheduler) -> None:
+    if found := re.search(scheduler.capabilities.no_path, str(folder)):
+        raise UsageError(
+            f"{folder}: {scheduler.name} gives {found[0]!r} in a path a meaning of its own; "
+            "choose a base_dir without it"
+        )
 
 
 def scheduler_options(site: Site) -> dict[str, Any]:
@@ -206,8 +217,9 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
     ledger.run(draft.run, site=site_name, scheduler=draft.site.scheduler)
     rundir.asked.unlink(missing_ok=True)  # what the scheduler said before is out of date now
     jobs: list[str] = []
-    held = [one.batch for one in draft.history.held()]
-    release = [one.job for one in draft.history.held() if one.job]
+    left = draft.history.held()  # by a client that was killed before it let them go
+    held: list[str] = []
+    release: list[str] = []
     try:
         for prepared in draft.prepared:
             first = not any(isinstance(wait.on, int) for wait in prepared.batch.waits)
@@ -217,21 +229,32 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
                 held.append(prepared.id)
                 release.append(job)
         scheduler.release(release)
+        _release_left(scheduler, left)
     except SchedulerUnavailable as error:
         raise SchedulerUnavailable(
             f"{error}\n{len(jobs)} of {draft.calls} batches are with the scheduler, held; "
             "nothing is lost: the same command again goes on from here"
         ) from error
     except SchedulerError as error:
-        begun = [prepared.id for prepared in draft.prepared[: len(jobs) + 1]]
         scheduler.cancel(jobs)
         hint = _hint(error, scheduler)
-        ledger.refused(begun, str(error), hint)
+        ledger.refused([prepared.id for prepared in draft.prepared], str(error), hint)
         refused = draft.prepared[min(len(jobs), draft.calls - 1)]
         raise SchedulerError(_refusal(error, refused, hint)) from error
-    ledger.released(held)
+    ledger.released([*(one.batch for one in left), *held])
     submissions = ledger.read().submissions
     return [submissions[prepared.id] for prepared in draft.prepared]
+
+
+def _release_left(scheduler: Scheduler, left: Sequence[Submission]) -> None:
+    """Let go what was left held, one by one: a job that is gone, or runs already, is refused."""
+    for one in left:
+        try:
+            scheduler.release([one.job] if one.job else [])
+        except SchedulerUnavailable:
+            raise
+        except SchedulerError:
+            continue  # the plan was made without it, or it needs no release
 
 
 def _submit_one(

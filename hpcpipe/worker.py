@@ -50,9 +50,15 @@ def make_function(code: bytes, module: str, qualname: str) -> Callable[..., Any]
     return function
 
 
-def fill_function(function: Any, state: tuple[dict[str, Any], Any, Any]) -> None:
-    """Give a function of `make_function` what it refers to."""
-    globals_, function.__defaults__, function.__kwdefaults__ = state
+def find_module(name: str) -> Any:
+    """Import a module that a function refers to."""
+    __import__(name)
+    return sys.modules[name]
+
+
+def fill_function(function: Any, state: tuple[dict[str, Any], Any, Any, Any]) -> None:
+    """Give a function of `make_function` what it refers to; the last are modules, now imported."""
+    globals_, function.__defaults__, function.__kwdefaults__, _ = state
     function.__globals__.update(globals_)
 
 
@@ -106,13 +112,20 @@ def write_outcome(part: str, final: str, record: dict[str, Any], value: bytes) -
 
 
 def dump_any(value: Any) -> bytes:
-    """Pickle what a task returns; what plain pickle cannot, cloudpickle may."""
-    try:
-        return dumps(value, 5)
-    except (PickleError, AttributeError, TypeError):
-        import cloudpickle
+    """Pickle what a task returns; what plain pickle cannot, cloudpickle may, or TypeError."""
+    # Classes of the workflow's file came by cloudpickle; plain pickle would import that file here.
+    if "cloudpickle" not in sys.modules:
+        try:
+            return dumps(value, 5)
+        except (PickleError, AttributeError, TypeError):
+            pass  # on to what takes more
+    import cloudpickle
 
+    try:
         return cloudpickle.dumps(value, 5)  # type: ignore[no-any-return]
+    except Exception as error:
+        kind = type(value).__qualname__
+        raise TypeError(f"it returned a {kind} that cannot be pickled: {error}") from None
 
 
 # --- one element --------------------------------------------------------------------------------
@@ -127,13 +140,13 @@ class Element:
                 raise Refused(f"{tasks}: not a task file of this version of hpcpipe")
             length = int.from_bytes(file.read(8), "little")
             self.header = load_checked(file.read(length), tasks)
-            start = file.tell()
-            file.seek(start + position * ENTRY)
-            entry = file.read(ENTRY)
-            file.seek(start + self.header["count"] * ENTRY + int.from_bytes(entry[:8], "little"))
+            index = file.read(self.header["count"] * ENTRY)
+            entry = index[position * ENTRY : position * ENTRY + ENTRY]
+            file.seek(int.from_bytes(entry[:8], "little"), os.SEEK_CUR)
             payload = file.read(int.from_bytes(entry[8:16], "little"))
-        if blake2b(payload, digest_size=16).digest() != entry[16:]:
-            raise Refused(f"{tasks}: element {position} is not what was submitted")
+        same = blake2b(index).digest() == self.header["index"]
+        if not same or blake2b(payload, digest_size=16).digest() != entry[16:]:
+            raise Refused(f"{tasks}: changed since it was submitted")
         self.node, self.key, self.folder, self.call, self.needs, self.arguments = loads(payload)
         self.job, self.attempt, self.started = job, int(attempt or 0), time.time()
         batch = os.path.basename(tasks).removesuffix(".tasks")
@@ -190,18 +203,20 @@ def take_claim(element: Element) -> str | None:
             fd = os.open(element.claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             try:
-                with open(element.claim) as file:
+                with open(element.claim, errors="replace") as file:
                     holder = file.readline()
             except FileNotFoundError:
                 continue  # it was let go between the two looks
-            their_host, pid, job = holder.split() if holder.count(" ") == 2 else ("", "0", "")
+            if len(holder.split()) != 3:  # of one killed while it wrote its claim or its outcome
+                return "an unknown process"
+            their_host, pid, job = holder.split()
             gone = (
                 their_host == host
                 and not os.path.exists(f"/proc/{pid}")
                 and sys.platform == "linux"
             )
             if job != element.job and not gone:
-                return holder.strip() or "an unknown process"
+                return holder.strip()
             os.unlink(element.claim)
         else:
             os.write(fd, mine.encode())
@@ -281,7 +296,8 @@ def record_error(element: Element, error: BaseException) -> None:
     sys.stdout.flush()
     sys.stderr.write(trace)
     code = getattr(error, "exit_code", None)
-    last = traceback.format_exception_only(type(error), error)[-1].strip()
+    lines = traceback.format_exception_only(type(error), error)
+    last = next(line for line in lines if not line.startswith(" ")).strip()  # the rest is context
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         last = f"exit {code}" if error.code == code else str(error.code)
@@ -346,7 +362,11 @@ def main() -> None:
     The working folder is the run's own. Leaves with 0, 1 for a task that failed, or one of the
     reserved codes.
     """
-    element = Element(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    try:
+        element = Element(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    except Refused as error:
+        sys.stderr.write(f"hpcpipe: {error}\n")
+        os._exit(1)
     header = element.header
     if header["python"] != sys.implementation.cache_tag:
         sys.stderr.write(

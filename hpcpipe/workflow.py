@@ -10,14 +10,13 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from hpcpipe.axes import Axis, size
-from hpcpipe.errors import WorkflowError, near
+from hpcpipe.errors import ConfigError, WorkflowError, near
 from hpcpipe.labels import check_label, labels_for
 from hpcpipe.model import Resources
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import networkx
 
     from hpcpipe.command import Command
-    from hpcpipe.run import Run
+    from hpcpipe.run import Results, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
@@ -63,30 +62,41 @@ class _EachMaker:
         if isinstance(values, Mapping):
             labels = list(values) if labels is None else labels
             values = list(values.values())
+        elif isinstance(values, Node | Output):
+            values = [values]
         elif not isinstance(values, Sequence):
             values = list(values)
         if not len(values):
             where = f" for axis {axis!r}" if axis else ""
             raise WorkflowError(f"each([]): no values{where}; does the glob match any file?")
+        if not {Node, Output}.isdisjoint(map(type, values)):
+            raise WorkflowError("each(…) takes values; give a node as it is, its axes come along")
         given = _given_labels(labels, len(values), axis) if labels is not None else None
         named = labels_for(values) if given is None else given
         return Each(values, Axis(_checked(axis, "axis"), named) if axis else None, named)
 
     def zip(
-        self, axis: str, labels: Sequence[object] | None = None, **arguments: Sequence[Any]
-    ) -> dict[str, Each]:
+        self, axis: str, labels: Sequence[object] | None = None, **arguments: Iterable[Any]
+    ) -> dict[str, Any]:
         """Map over several arguments that go together: ``**each.zip("subject", t1=…, t2=…)``.
 
-        All must have the same length; labels come from the first unless given.
+        All must have the same length, and mappings the same keys. Labels are those keys, or come
+        from the first argument, unless given.
         """
-        lengths = {name: len(values) for name, values in arguments.items()}
-        if len(set(lengths.values())) != 1:
-            said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        mappings = {name: one for name, one in arguments.items() if isinstance(one, Mapping)}
+        keys = list(next(iter(mappings.values()), ()))
+        for name, one in mappings.items():
+            if odd := sorted(map(str, set(keys) ^ set(one))):
+                raise WorkflowError(f"each.zip({axis!r}): {odd[0]!r} is not in every mapping")
+            arguments[name] = [one[key] for key in keys]
+        made = {name: self(values, axis) for name, values in arguments.items()}
+        if len({len(one.values) for one in made.values()}) != 1:
+            said = ", ".join(f"{name} has {len(one.values)}" for name, one in made.items())
             raise WorkflowError(
-                f"each.zip({axis!r}): values that go together differ in number: {said}"
+                f"each.zip({axis!r}): give values that go together, as many for each: {said}"
             )
-        first = self(next(iter(arguments.values())), axis, labels)
-        return {name: Each(values, first.axis, first.labels) for name, values in arguments.items()}
+        first = self(next(iter(made.values())).values, axis, labels or keys or None)
+        return {name: Each(one.values, first.axis, first.labels) for name, one in made.items()}
 
 
 each = _EachMaker()
@@ -112,7 +122,7 @@ def _checked(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise WorkflowError(
             f"{what} name {name!r}: start with a letter, then letters, digits and _ . - only "
-            "(it becomes a folder and a job name)"
+            f"(it becomes a folder and a job name){'; give name=' if what == 'node' else ''}"
         )
     return name
 
@@ -134,7 +144,7 @@ def task(function: Any = None, /, *, folder: bool | None = None, **resources: An
 
     The function stays a plain function. ``folder=True`` gives every call a working folder of its
     own; it is the default where the function is annotated to return a `Path`. Also ``gpus``,
-    ``queue``, ``account``. Raises ConfigError where an amount cannot be read.
+    ``queue``, ``account``. Raises WorkflowError where an amount cannot be read.
     """
 
     def mark(marked: F) -> F:
@@ -152,7 +162,10 @@ def _resources(said: Mapping[str, Any], where: str) -> Resources:
     for name in said:
         if name not in known:
             raise WorkflowError(f"{where}: unknown resource {name!r}{near(name, known)}")
-    return Resources.parse(**said)
+    try:
+        return Resources.parse(**said)
+    except ConfigError as error:
+        raise WorkflowError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +197,8 @@ class Output:
                 raise WorkflowError(
                     f"{self.node.name}.gather({name!r}): no such axis{near(name, have)}"
                 )
-        chosen = tuple(name for name in have if name in axes) if axes else tuple(have)
+        axes = (*self.gathered, *axes) if axes else tuple(have)
+        chosen = tuple(name for name in have if name in axes)
         if not chosen:
             raise WorkflowError(f"{self.node.name}.gather(): it has no axis to gather over")
         return Output(self.node, self.select, chosen)
@@ -225,13 +239,17 @@ class Node:
 
 def references(values: Iterable[Any]) -> Iterator[Output]:
     """Find the outputs among values, also within lists, tuples and mappings."""
+    return (value for value in _leaves(values) if isinstance(value, Output))
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
-        if isinstance(value, Output):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from references(value)
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
         elif isinstance(value, Mapping):
-            yield from references(value.values())
+            yield from _leaves(value.values())
+        else:
+            yield value
 
 
 @dataclass(eq=False)
@@ -276,7 +294,7 @@ class Workflow:
         /,
         *,
         name: str | None = None,
-        after: Sequence[Node | Output] = (),
+        after: Node | Output | Sequence[Node | Output] = (),
         **inputs: Any,
     ) -> Node:
         """Add a function as a node; its inputs are values, `each` of them, or other nodes.
@@ -300,7 +318,7 @@ class Workflow:
         *,
         name: str | None = None,
         outputs: str | Mapping[str, str] | None = None,
-        after: Sequence[Node | Output] = (),
+        after: Node | Output | Sequence[Node | Output] = (),
         resources: Mapping[str, Any] | None = None,
         **inputs: Any,
     ) -> Node:
@@ -320,7 +338,7 @@ class Workflow:
 
     def _free_name(self, name: str) -> str:
         if name in ("", "<lambda>"):
-            raise WorkflowError("a lambda has no name to call its node by; give name=")
+            raise WorkflowError("a lambda or partial has no name to call its node by; give name=")
         if name in self.nodes:
             raise WorkflowError(f"{name}: there is a node of this name already; give name=")
         return _checked(name, "node")
@@ -332,10 +350,10 @@ class Workflow:
         inputs: Mapping[str, Any],
         resources: Resources,
         folder: bool,
-        after: Sequence[Node | Output],
+        after: Node | Output | Sequence[Node | Output],
     ) -> Node:
-        arguments = {key: _named(value, key) for key, value in inputs.items()}
-        waits = tuple(Output(one) if isinstance(one, Node) else one for one in after)
+        arguments = {key: _named(name, key, value) for key, value in inputs.items()}
+        waits = tuple(_awaited(name, after))
         for output in (*references(arguments.values()), *waits):
             if self.nodes.get(output.node.name) is not output.node:
                 raise WorkflowError(f"{name}: {output.node.name!r} is a node of another workflow")
@@ -359,27 +377,38 @@ class Workflow:
             )
         return submit(self, **options)
 
-    def run(self, **options: Any) -> Run:
-        """Submit, show progress until all has ended, and return the run.
+    def run(self, **options: Any) -> Results:
+        """Submit, show progress until all has ended, and return the results.
 
         Raises TasksFailed where a task did not end well.
         """
+        from hpcpipe.run import Results
+
         run = self.submit(**options)
         run.wait(show=True)
-        return run
+        return Results(run)
 
 
-def _named(value: Any, argument: str) -> Any:
+def _named(node: str, argument: str, value: Any) -> Any:
     """Turn nodes into outputs, and give an `each` without an axis the argument's name."""
     if isinstance(value, Node):
         return Output(value)
     if isinstance(value, Each) and value.axis is None:
-        return Each(value.values, Axis(_checked(argument, "axis"), value.labels), value.labels)
+        name = _checked(argument, f"{node}: {argument}: give axis=, since its axis")
+        return Each(value.values, Axis(name, value.labels), value.labels)
     if isinstance(value, list | tuple):
-        return type(value)(_named(item, argument) for item in value)
+        items = [_named(node, argument, item) for item in value]
+        return value._make(items) if hasattr(value, "_make") else type(value)(items)
     if isinstance(value, dict):
-        return {key: _named(item, argument) for key, item in value.items()}
+        return {key: _named(node, argument, item) for key, item in value.items()}
     return value
+
+
+def _awaited(node: str, after: Any) -> Iterator[Output]:
+    for one in (after,) if isinstance(after, Node | Output | str) else after:
+        if not isinstance(one, Node | Output):
+            raise WorkflowError(f"{node}: after={one!r} is no node; write after=[node, …]")
+        yield Output(one) if isinstance(one, Node) else one
 
 
 def _axes(name: str, arguments: Mapping[str, Any], after: Sequence[Output]) -> tuple[Axis, ...]:
@@ -407,16 +436,9 @@ def _axes(name: str, arguments: Mapping[str, Any], after: Sequence[Output]) -> t
     for argument, value in arguments.items():
         if isinstance(value, Each) and value.axis is not None:
             join(value.axis, argument)
-        elif any(isinstance(item, Each) for item in _items(value)):
+        elif any(isinstance(item, Each) for item in _leaves([value])):
             raise WorkflowError(f"{name}: {argument}: each(...) must be the whole argument")
     return tuple(axis for axis, _ in found.values())
-
-
-def _items(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        yield from value
-    elif isinstance(value, dict):
-        yield from value.values()
 
 
 def _few(labels: Sequence[str]) -> str:
@@ -435,15 +457,23 @@ def _check_inputs(name: str, function: Callable[..., Any], inputs: Mapping[str, 
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return  # a builtin that does not tell; the call itself will
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = [
         n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for given in inputs:
         if given not in known and not takes_any:
             raise WorkflowError(f"{name}: no input {given!r}{near(given, known)}")
-    for needed in known:
-        if parameters[needed].default is inspect.Parameter.empty and needed not in inputs:
+    for needed, p in parameters.items():
+        if p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            continue
+        if p.kind is p.POSITIONAL_ONLY:
+            raise WorkflowError(f"{name}: input {needed!r} has no name; wrap it in a function")
+        if needed in ("name", "after"):
+            raise WorkflowError(f"{name}: add takes {needed}= for itself; rename that input")
+        if needed not in inputs:
             raise WorkflowError(f"{name}: input {needed!r} is missing; write {needed}=…")
-    if inspect.iscoroutinefunction(function) or isinstance(function, types.GeneratorType):
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise WorkflowError(f"{name}: an async function has no result to wait for; make it plain")
+    if inspect.isgeneratorfunction(function):
+        raise WorkflowError(f"{name}: a generator cannot be kept as a result; return a list")

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
-from contract.harness import Bench, Cluster
+from contract.harness import SCHEDULERS, Bench, Cluster, need
 from fakes import FakeScheduler, Lab
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
-SCHEDULERS = ("local", pytest.param("slurm", marks=pytest.mark.slurm))
-
-
-@cache
-def slurm_missing() -> str:
-    """Say why no Slurm can be tried, or nothing where one can."""
-    if not os.environ.get("SLURM_CONF"):
-        return "SLURM_CONF is not set"
-    if os.geteuid() == 0:
-        return "the tests run as root, who is no ordinary user of it"
-    try:
-        ping = subprocess.run(
-            ["scontrol", "ping"], capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"scontrol ping: {error}"
-    return "" if ping.returncode == 0 else f"scontrol ping: {ping.stdout or ping.stderr}".strip()
-
-
-def need(scheduler: str) -> None:
-    """Skip the test if it needs a Slurm and there is none; where nothing may be skipped, fail."""
-    if scheduler == "slurm" and (missing := slurm_missing()):
-        said = f"everything on a real Slurm (tests/clusters/slurm.sh up): {missing}"
-        if os.environ.get("HPCPIPE_TEST_STRICT") == "1":
-            pytest.fail(f"{said}; HPCPIPE_TEST_STRICT=1 lets nothing be skipped", pytrace=False)
-        pytest.skip(said)
 
 
 @pytest.fixture(params=SCHEDULERS)
@@ -49,6 +20,13 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     cluster = Cluster(request.param, tmp_path)
     yield cluster
     cluster.end()
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Cluster:
+    """A real Slurm, with a user's folder and environment."""
+    need("slurm")
+    return Cluster("slurm", tmp_path)
 
 
 @pytest.fixture

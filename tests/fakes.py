@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hpcpipe.errors import SchedulerError
 from hpcpipe.ledger import Ledger
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.record import read_record
 from hpcpipe.run import Run, submit
 from hpcpipe.rundir import RunDir
-from hpcpipe.site import Limits, Site
+from hpcpipe.schedulers.localjob import parse_indices
+from hpcpipe.site import Limits, Queue, Site
 from hpcpipe.status import read_outcome
 from hpcpipe.worker import load_value
 from hpcpipe.workflow import Workflow
@@ -24,6 +26,7 @@ from hpcpipe.workflow import Workflow
 QUEUED = JobStatus(State.QUEUED, "PENDING", "Priority")
 HELD = JobStatus(State.HELD, "PENDING", "JobHeldUser")
 RUNNING = JobStatus(State.RUNNING, "RUNNING")
+LIVE = (QUEUED, HELD, RUNNING)
 CANCELLED = JobEnd("CANCELLED by 1000", Reason.CANCELLED)
 
 
@@ -36,6 +39,10 @@ class FakeJob:
     token: str
     held: bool
 
+    @property
+    def node(self) -> str:
+        return self.batch.rpartition("-")[0]
+
 
 class FakeScheduler:
     """Accepts jobs and runs none. ``says`` is its word on every element, for a test to change:
@@ -45,6 +52,10 @@ class FakeScheduler:
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, with nothing submitted."""
         self.jobs: dict[str, FakeJob] = {}
         self.says: dict[str, JobStatus | JobEnd] = {}
         self.calls: list[str] = []
@@ -53,6 +64,12 @@ class FakeScheduler:
     def _call(self, step: str) -> None:
         self.calls.append(step)
         self.hook(step)
+
+    @property
+    def live(self) -> dict[str, FakeJob]:
+        """The jobs of which anything is in the queue."""
+        names = {one.partition("_")[0] for one, word in self.says.items() if word in LIVE}
+        return {name: job for name, job in self.jobs.items() if name in names}
 
     def _of(self, ids: Collection[str]) -> list[str]:
         return [one for one in self.says if one in ids or one.partition("_")[0] in ids]
@@ -64,17 +81,20 @@ class FakeScheduler:
         job = str(len(self.jobs) + 1)
         self.jobs[job] = FakeJob(script.stem, tuple(after), token, held)
         array = re.search(r"--array=(\S+)", script.read_text(errors="replace"))
-        parts = [part.split("-") for part in array[1].split(",")] if array else []
-        indices = [i for part in parts for i in range(int(part[0]), int(part[-1]) + 1)] or [None]
-        self.says |= {self.element(job, index): HELD if held else QUEUED for index in indices}
+        elements = [f"{job}_{i}" for i in parse_indices(array[1])] if array else [job]
+        self.says |= dict.fromkeys(elements, HELD if held else QUEUED)
         self._call("submitted")
         return job
 
     def release(self, jobs: Sequence[str]) -> None:
-        if jobs:
-            self._call("release")
-            self.says |= {one: QUEUED for one in self._of(jobs) if self.says[one] == HELD}
-            self._call("released")
+        if not jobs:
+            return
+        self._call("release")
+        waiting = {one for one in self._of(jobs) if self.says[one] in (HELD, QUEUED)}
+        self.says |= dict.fromkeys(waiting, QUEUED)
+        self._call("released")
+        if waiting != set(self._of(jobs)):
+            raise SchedulerError("Job has already finished for some job")
 
     def poll(self, jobs: Collection[str]) -> Mapping[str, JobStatus]:
         if jobs:
@@ -95,7 +115,8 @@ class FakeScheduler:
         self.says |= dict.fromkeys(live, CANCELLED)
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
-        self._call("find")
+        if tokens:
+            self._call("find")
         return {job.token: name for name, job in self.jobs.items() if job.token in tokens}
 
     def element(self, job: str, index: int | None) -> str:
@@ -140,16 +161,20 @@ class Lab:
         """Give a site whose common filesystem may show a file so late."""
         return Site(limits=Limits(poll_seconds=10, settle_seconds=seconds))
 
+    def with_queue(self, name: str) -> Site:
+        """Give a site of one queue."""
+        return Site(queues=(Queue(name=name),))
+
     def submit(self) -> Run:
         return submit(self.workflow, site=self.site)
 
     def find(self, task: str) -> Element:
         """Find where a task (``node/label``) was submitted last."""
         history = Ledger(self.rundir.ledger).read()
-        record = read_record(self.rundir, history.last["run"])
-        [(node, place)] = record.find(task)
+        records = [read_record(self.rundir, run["run"]) for run in reversed(history.runs)]
+        [(node, place)] = records[0].find(task)
         key = node.key(place)
-        for batch in record.batches.values():
+        for batch in [batch for record in records for batch in record.batches.values()]:
             for one, index in batch.elements():
                 if one == key:
                     good = self.rundir.result(node.name, key)

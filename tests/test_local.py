@@ -121,12 +121,24 @@ def lives(pid: int) -> bool:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path / "run", tmp_path / "the spool")
-    yield run
-    if keeper := run.keeper():
-        keeper.kill()
-    localtree.kill({}, str(run.spool.root), strays=True)
+def new_run(tmp_path: Path) -> Iterator[Callable[[str], Run]]:
+    """Make runs with a spool each; end their keepers, and all that those started."""
+    runs: list[Run] = []
+
+    def new_run(name: str) -> Run:
+        runs.append(Run(tmp_path / name, tmp_path / f"the {name} spool"))
+        return runs[-1]
+
+    yield new_run
+    for run in runs:
+        if keeper := run.keeper():
+            keeper.kill()
+        localtree.kill({}, str(run.spool.root), strays=True)
+
+
+@pytest.fixture
+def run(new_run: Callable[[str], Run]) -> Run:
+    return new_run("run")
 
 
 def test_a_plain_job_runs_in_its_run_folder_and_tells_how_it_ended(run: Run) -> None:
@@ -324,7 +336,7 @@ def test_a_process_id_given_anew_to_a_stranger_is_left_alone(run: Run) -> None:
     until(lambda: run.states(job) == {job: State.RUNNING})
     run.kill_keeper()
     events = run.spool.folder(job) / "events"
-    with subprocess.Popen(["sleep", "99"]) as stranger:
+    with subprocess.Popen(["sleep", "99"], start_new_session=True) as stranger:
         hours_ago = re.sub(r"\d+\.\d+ \d+", f"1000000.5 {stranger.pid}", events.read_text())
         events.write_text(hours_ago)
         assert run.natives(job) == {job: "LOST"}
@@ -346,10 +358,33 @@ def test_jobs_go_on_when_the_client_and_its_terminal_are_gone(run: Run) -> None:
     done = subprocess.run(argv, start_new_session=True, capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGHUP, b"", b"")
     until(lambda: run.states("1") == {"1": State.RUNNING})
+    keeper = run.keeper()
+    assert keeper is not None
+    assert keeper.terminal() is None
+    keeper.send_signal(signal.SIGHUP)
     script.unlink()  # what was submitted is a copy
     (run.folder / "go").touch()
     assert run.natives("1") == {"1": "COMPLETED"}
     assert run.read("logs/out") == "went\n"
+
+
+def test_a_keeper_that_a_job_started_is_no_part_of_that_job(
+    run: Run, new_run: Callable[[str], Run]
+) -> None:
+    inner = new_run("inner")
+    script = inner.script("while [ ! -e go ]; do sleep 0.05; done")
+    client = f"""
+        from pathlib import Path
+        from hpcpipe.schedulers.local import Local
+        Local({str(inner.spool.root)!r}).submit(Path({str(script)!r}), token="t")
+    """
+    (run.folder / "client.py").write_text(textwrap.dedent(client))
+    outer = run.submit(f"{sys.executable} client.py; touch submitted; sleep 99")
+    until(lambda: (run.folder / "submitted").exists())
+    run.local.cancel([outer])
+    assert run.natives(outer) == {outer: "CANCELLED"}
+    (inner.folder / "go").touch()
+    assert inner.natives("1") == {"1": "COMPLETED"}
 
 
 def test_an_odd_run_folder_is_just_a_folder(tmp_path: Path, run: Run) -> None:
@@ -416,7 +451,29 @@ def test_a_keeper_that_leaves_never_misses_a_submission(run: Run) -> None:
     until(lambda: run.keeper() is None)
 
 
+def test_a_keeper_runs_what_came_while_it_was_leaving(run: Run) -> None:
+    keeper = """
+        import sys
+        from pathlib import Path
+        from hpcpipe.schedulers import keeper, localdaemon
+        from hpcpipe.schedulers.localjob import Spec
+        from hpcpipe.schedulers.localspool import Spool
+        spool, stop_listening = Spool(Path(sys.argv[1])), localdaemon.stop_listening
+        def leave(wake):
+            if not spool.ids():
+                spool.place(Spec(output="/dev/null"), b"exit 0", {})
+            stop_listening(wake)
+        localdaemon.stop_listening = leave
+        spool.make()
+        keeper.main(sys.argv[1], "0.0")
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(keeper), str(run.spool.root)]
+    subprocess.run(argv, check=True, timeout=30)
+    until(lambda: run.spool.ended("1"))  # looking by `poll` would start another
+
+
 def test_clients_at_the_same_time_get_one_keeper_and_different_ids(run: Run) -> None:
+    run.local.linger = 60.0  # type: ignore[misc]
     script = run.script("echo $PPID >> logs/keepers")
     with ThreadPoolExecutor(8) as pool:
         jobs = list(pool.map(lambda _: run.local.submit(script, token="t"), range(16)))

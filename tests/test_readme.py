@@ -2,10 +2,11 @@
 
 A comment stands before every block that is tried, in the order it is tried in::
 
-    .. tested: file NAME      the block is that file
-    .. tested: session        the lines after ``$`` are typed; the rest is what they print
+    .. tested: file NAME              the block is that file
+    .. tested: session                the lines after ``$`` are typed; the rest is what they print
+    .. tested: failing session        the same, and the last command fails
 
-``python tests/test_readme.py`` writes the screens of all pages anew, as they are really printed.
+``pytest tests/test_readme.py --update-golden`` writes the screens of all pages anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,20 @@ import hpcpipe.cli
 import hpcpipe.errors
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.rst"
 # How many blocks each page has, so that a marker that is misspelt or lost is a failure.
-PAGES = {"README.rst": 6}
-HOME = "/home/ada/study"  # stands for the folder, as node17 stands for this host
+PAGES = {
+    "README.rst": 6,
+    "docs/tutorial.rst": 10,
+    "docs/workflows.rst": 2,
+    "docs/map.rst": 7,
+    "docs/templates.rst": 3,
+    "docs/commands.rst": 2,
+}
+HOME = "/home/ada/study"  # on the pages, this stands for the folder, and node17 for this host
 SECONDS = 120
 
-_MARKER = re.compile(r"\.\. tested: (file (?P<file>\S+)|session)")
+_MARKER = re.compile(r"\.\. tested: (file (?P<file>\S+)|(?P<fails>failing )?session)")
 # What may differ from run to run: times, memory used, digests in the names of batches.
 _VARIES = (
     (re.compile(r"\b\d+(\.\d+)? s\b"), "T s"),
@@ -43,42 +51,49 @@ _VARIES = (
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page: its place in lines, its text, and the file it is, if it is one."""
+    """A block of a page: its place in lines, its text; the file it is, or whether it fails."""
 
     start: int
     end: int
     text: str
     file: str | None
+    fails: bool
 
 
-def blocks_of(page: str) -> Iterator[Block]:
+def blocks_of(page: Path) -> Iterator[Block]:
     """Find the blocks of a page that are marked to be tried."""
-    lines = page.splitlines()
+    lines = page.read_text("utf-8").splitlines()
     for at, line in enumerate(lines):
         marker = _MARKER.fullmatch(line)
         if marker is None:
             assert "tested:" not in line, f"line {at + 1}: a marker that cannot be read: {line}"
             continue
         assert lines[at + 1] == "", f"line {at + 2}: no empty line after the marker"
-        assert lines[at + 2].startswith(".. code-block:: "), f"line {at + 3}: no code-block"
+        _, kind, argument = lines[at + 2].split(" ")
         start = at + 4
         end = next((n for n in range(start, len(lines)) if re.match(r"\S", lines[n])), len(lines))
-        text = dedent("\n".join(lines[start:end])).rstrip("\n")
-        assert text, f"line {start + 1}: an empty block"
-        yield Block(start, end, text, marker["file"])
+        if kind == "literalinclude::":
+            text = (page.parent / argument).read_text("utf-8")
+        else:
+            assert kind == "code-block::", f"line {at + 3}: no code-block"
+            text = dedent("\n".join(lines[start:end]))
+        assert text.strip(), f"line {start + 1}: an empty block"
+        yield Block(start, end, text.rstrip("\n"), marker["file"], bool(marker["fails"]))
 
 
-def type_in(session: str, folder: Path, environment: dict[str, str]) -> str:
+def type_in(session: Block, folder: Path, environment: dict[str, str]) -> str:
     """Type the commands of a session; return them and what they print, as on a terminal."""
-    commands = [line[2:] for line in session.splitlines() if line.startswith("$ ")]
-    assert commands, f"no line of this session starts with $:\n{session}"
+    commands = [line[2:] for line in session.text.splitlines() if line.startswith("$ ")]
+    assert commands, f"line {session.start + 1}: no line of this session starts with $"
     typed = "\n".join(f"printf '$ %s\\n' {shlex.quote(one)}\n{one}" for one in commands)
     done = subprocess.run(
-        ["sh", "-c", typed], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+        ["sh", "-e", "-c", typed], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
+    assert bool(done.returncode) is session.fails, done.stdout
     printed = done.stdout.replace(str(folder), HOME).rstrip("\n")
-    return re.sub(rf"\bon {re.escape(os.uname().nodename)}$", "on node17", printed, flags=re.M)
+    host = re.escape(os.uname().nodename)
+    return re.sub(rf'(?<=\bon ){host}$|(?<="host": "){host}(?=")', "node17", printed, flags=re.M)
 
 
 def await_runs(folder: Path, environment: dict[str, str]) -> None:
@@ -89,7 +104,7 @@ def await_runs(folder: Path, environment: dict[str, str]) -> None:
         assert done.returncode in (0, hpcpipe.errors.TasksFailed.exit_status), done.stderr
 
 
-def try_page(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
+def try_page(page: Path, folder: Path) -> Iterator[tuple[Block, str]]:
     """Do what a page says, in a folder of its own; give every session and what it printed."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -102,10 +117,20 @@ def try_page(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
     folder.mkdir()
     for block in blocks_of(page):
         if block.file is not None:
+            (folder / block.file).parent.mkdir(exist_ok=True)
             (folder / block.file).write_text(block.text + "\n", encoding="utf-8")
             continue
-        yield block, type_in(block.text, folder, environment)
+        yield block, type_in(block, folder, environment)
         await_runs(folder, environment)
+
+
+def write_screens(page: Path, screens: list[tuple[Block, str]]) -> None:
+    """Replace the sessions of a page that print something else now."""
+    lines = page.read_text("utf-8").split("\n")
+    for block, printed in reversed(screens):
+        if masked(printed) != masked(block.text):
+            lines[block.start : block.end] = [*indent(printed, " " * 4).split("\n"), ""]
+    page.write_text("\n".join(lines), "utf-8")
 
 
 def masked(text: str) -> str:
@@ -115,44 +140,29 @@ def masked(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_shows_what_is_really_printed(name: str, tmp_path: Path) -> None:
-    page = (ROOT / name).read_text("utf-8")
+def test_a_page_shows_what_is_really_printed(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    page = ROOT / name
     assert len([*blocks_of(page)]) == PAGES[name]
-    for block, printed in try_page(page, tmp_path / "study"):
+    screens = [*try_page(page, tmp_path / "study")]
+    if request.config.getoption("--update-golden"):
+        write_screens(page, screens)
+        return
+    for block, printed in screens:
         assert masked(printed) == masked(block.text), f"{name}, line {block.start + 1}"
 
 
-def test_the_readme_shows_the_workflow_of_the_tutorial() -> None:
-    first = next(blocks_of((ROOT / "README.rst").read_text("utf-8")))
-    assert first.text + "\n" == (ROOT / "docs" / "signals.py").read_text("utf-8")
+def test_the_readme_has_the_workflow_of_the_tutorial() -> None:
+    workflow, *_ = blocks_of(README)
+    assert f"{workflow.text}\n" == (ROOT / "docs" / "signals.py").read_text("utf-8")
 
 
 def test_the_readme_lists_every_command_and_exit_code_in_its_own_words() -> None:
-    readme = (ROOT / "README.rst").read_text("utf-8")
+    readme = README.read_text("utf-8")
     verbs = {verb: line for verb, (_, line) in hpcpipe.cli._VERBS.items()}
     assert dict(re.findall(r"^``(\w+)`` {2,}(\S.*)$", readme, re.M)) == verbs
-    kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
-    codes = {
-        str(kind.exit_status): str(kind.__doc__)
-        for kind in kinds
-        if issubclass(kind, hpcpipe.errors.HpcpipeError) and kind.exit_status != 1
-    }
     said = dict(re.findall(r"^(\d+) {2,}(\S.*)$", readme, re.M))
-    assert {code: said.get(code) for code in codes} == codes
-
-
-def write_anew(name: str) -> None:
-    """Replace the screens of a page by what is printed now."""
-    path = ROOT / name
-    page = path.read_text("utf-8")
-    with tempfile.TemporaryDirectory() as temporary:
-        screens = [*try_page(page, Path(temporary) / "study")]
-    lines = page.split("\n")
-    for block, printed in reversed(screens):
-        lines[block.start : block.end] = [*indent(printed, " " * 4).split("\n"), ""]
-    path.write_text("\n".join(lines), "utf-8")
-
-
-if __name__ == "__main__":
-    for one in PAGES:
-        write_anew(one)
+    kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
+    errors = [k for k in kinds if issubclass(k, hpcpipe.errors.HpcpipeError) and k.exit_status > 1]
+    assert {str(error.exit_status): error.__doc__ for error in errors}.items() <= said.items()

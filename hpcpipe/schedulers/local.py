@@ -16,8 +16,8 @@ Directives, one a line at the head of the script, the rest of the line taken as 
                                       a plain job), %% a percent sign; both streams are appended
 
 The script is run by ``/bin/sh`` in the run folder, with the environment and umask of the submitter
-and ``HPCPIPE_JOB_ID``, ``HPCPIPE_INDEX`` (not in a plain job) and ``HPCPIPE_CPUS``. An element's id
-is ``12_3``; that of a plain job, ``12``.
+and ``HPCPIPE_JOB_ID``, ``HPCPIPE_INDEX`` (not in a plain job) and ``HPCPIPE_CPUS``; by these and
+``HPCPIPE_SPOOL`` its processes are known. An element's id is ``12_3``; a plain job's is ``12``.
 
 Site keys: ``spool``, a folder on a disk that knows locks (if not said, one for this host in
 ``$HPCPIPE_LOCAL`` or else in ``$XDG_STATE_HOME/hpcpipe/local``); ``cpus`` and ``memory`` (MiB),
@@ -184,6 +184,7 @@ class Local:
                 seen.append((job, [at for index in asked for at in job.positions(index)]))
         return seen
 
+    @_explained()
     def _request(self, verb: str, jobs: Sequence[str]) -> None:
         if ids := [job for job in jobs if _ID.fullmatch(job)]:
             rouse(self._spool, self.linger)

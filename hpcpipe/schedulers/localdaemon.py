@@ -35,9 +35,8 @@ def rouse(spool: Spool, linger: float) -> bool:
     except subprocess.TimeoutExpired:
         raise SchedulerUnavailable("the keeper of local jobs did not start in 60 s") from None
     if done.returncode:
-        raise SchedulerUnavailable(
-            f"{done.stderr.strip()}\n(the keeper of local jobs did not start)"
-        )
+        words = done.stderr.strip().rpartition("\n")[2]
+        raise SchedulerUnavailable(f"{words}\n(the keeper of local jobs did not start)")
     return True
 
 
@@ -95,6 +94,8 @@ def leave_terminal(spool: Spool, lock: int) -> None:
         os.ftruncate(log, 0)
     for ours, standard in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(ours, standard)
+    os.close(nothing)
+    os.close(log)
 
 
 def hear_children() -> int:

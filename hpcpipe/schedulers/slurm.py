@@ -18,6 +18,8 @@ Oddities worth knowing:
   22.05 subtracts 128 from exit codes above it; the outcome on disk has the true one.
 * With ``JobAcctGatherParams=OverMemoryKill`` a job killed for its memory is FAILED or CANCELLED by
   signal 9, not OUT_OF_MEMORY: its MaxRSS is compared with what was asked.
+* The names of logs are joined to the run folder's path before ``%a`` in them is replaced, so that
+  such a word, or a backslash, in the path itself would lead them elsewhere.
 * ``sacct`` runs about a second late; an empty or RUNNING answer means "not known yet".
 """
 
@@ -38,7 +40,8 @@ _UNREACHABLE = re.compile(
     r"Unable to contact slurm controller|Connection refused|Socket timed out|Connection timed out"
     r"|Zero Bytes were transmitted|Unable to establish (control|configuration)"
     r"|Could not establish a configuration|Problem talking to the database"
-    r"|Unable to connect to database|command not found",
+    r"|Unable to connect to database|command not found"
+    r"|Unexpected message received",  # so `scontrol release`
     re.IGNORECASE,
 )
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -77,7 +80,7 @@ class Slurm(CommandScheduler):
     """Slurm by its command line tools."""
 
     name: ClassVar[str] = "slurm"
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: ClassVar[Capabilities] = Capabilities(no_path=r"\\|%[0-9A-Za-z%]")
 
     def unreachable(self, done: Done) -> bool:
         return bool(_UNREACHABLE.search(done.stderr))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, TypeVar
 
 import psutil
+import pytest
 
 from hpcpipe.model import After, JobEnd, JobStatus, State
 from hpcpipe.schedulers import localtree
@@ -23,8 +26,36 @@ from hpcpipe.schedulers.local import Local
 from hpcpipe.schedulers.slurm import Slurm
 
 T = TypeVar("T")
-ODD = 'it\'s a "run" $(touch pwned) `touch pwned` of\nünïcode %a; \\x'
+ODD = 'it\'s a "run" $(touch pwned) `touch pwned` of\nünïcode; 100 %'
 PATIENCE = 90.0  # seconds; a busy machine and a Slurm that schedules every other second need some
+
+
+SCHEDULERS = ("local", pytest.param("slurm", marks=pytest.mark.slurm))
+
+
+@cache
+def slurm_missing() -> str:
+    """Say why no Slurm can be tried, or nothing where one can."""
+    if not os.environ.get("SLURM_CONF"):
+        return "SLURM_CONF is not set"
+    if os.geteuid() == 0:
+        return "the tests run as root, who is no ordinary user of it"
+    try:
+        ping = subprocess.run(
+            ["scontrol", "ping"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"scontrol ping: {error}"
+    return "" if ping.returncode == 0 else f"scontrol ping: {ping.stdout or ping.stderr}".strip()
+
+
+def need(scheduler: str) -> None:
+    """Skip the test if it needs a Slurm and there is none; where nothing may be skipped, fail."""
+    if scheduler == "slurm" and (missing := slurm_missing()):
+        said = f"all that needs a real Slurm (tests/clusters/slurm.sh up): {missing}"
+        if os.environ.get("HPCPIPE_TEST_STRICT") == "1":
+            pytest.fail(f"{said}; HPCPIPE_TEST_STRICT=1 lets nothing be skipped", pytrace=False)
+        pytest.skip(said)
 
 
 def until(condition: Callable[[], T], seconds: float = PATIENCE, pause: float = 0.1) -> T:
@@ -45,50 +76,42 @@ class Cluster:
 
     name: str
     home: Path
-
-    @property
-    def spool(self) -> Path:
-        """Where the jobs of the local scheduler are."""
-        return self.home / "spool" / os.uname().nodename.partition(".")[0]
+    changed: Mapping[str, str] = field(default_factory=dict)  # in the environment
 
     @property
     def environment(self) -> dict[str, str]:
         """What this user's commands find around them."""
-        return os.environ | {
+        return {
+            **os.environ,
             "HPCPIPE_SITE": {"local": "local", "slurm": "test-slurm"}[self.name],
             "HPCPIPE_LOCAL": str(self.home / "spool"),
             "XDG_STATE_HOME": str(self.home / "state"),
             "XDG_CONFIG_HOME": str(self.home / "config"),
+            **self.changed,
         }
 
-    def out_of_reach(self) -> dict[str, str]:
-        """Give an environment in which the scheduler cannot be asked."""
+    def out_of_reach(self) -> Cluster:
+        """Give the same user where the scheduler cannot be asked."""
         if self.name == "local":
             (self.home / "file").touch()
-            return self.environment | {"HPCPIPE_LOCAL": str(self.home / "file" / "spool")}
+            return replace(self, changed={"HPCPIPE_LOCAL": str(self.home / "file" / "spool")})
         dead = self.home / "dead.conf"
-        lines = Path(os.environ["SLURM_CONF"]).read_text().splitlines()
-        # Port 9 is `discard`, where nothing listens.
-        ports = ("SlurmctldPort", "AccountingStoragePort")
-        dead.write_text(
-            "".join(
-                f"{line.partition('=')[0]}=9\n" if line.startswith(ports) else f"{line}\n"
-                for line in lines
-            )
-        )
-        return self.environment | {"SLURM_CONF": str(dead)}
+        conf = Path(os.environ["SLURM_CONF"]).read_text()
+        # Nothing listens on port 9; by default each command would try for ten seconds or twenty.
+        conf = re.sub(r"^(SlurmctldPort|AccountingStoragePort)=.*", r"\1=9", conf, flags=re.M)
+        dead.write_text(f"{conf}\nMessageTimeout=2\n")
+        return replace(self, changed={"SLURM_CONF": str(dead)})
 
     def hpcpipe(
         self,
         *words: str | Path,
         status: int | None = 0,
         cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command line of ours to its end, which must be in this status."""
         done = subprocess.run(
             [sys.executable, "-m", "hpcpipe", *map(os.fspath, words)],
-            cwd=cwd or self.home, env=env or self.environment, text=True, errors="surrogateescape",
+            cwd=cwd or self.home, env=self.environment, text=True, errors="surrogateescape",
             stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         told = f"{shlex.join(map(str, words))}\n{done.stdout}\n{done.stderr}"
@@ -151,7 +174,8 @@ class Bench:
         for name in ("batches", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         local = self.cluster.name == "local"
-        self.scheduler = Local(self.cluster.spool, grace=0.5) if local else Slurm(self._run)
+        spool = self.cluster.environment["HPCPIPE_LOCAL"]
+        self.scheduler = Local(spool, grace=0.5) if local else Slurm(self._run)
 
     def _run(self, argv: Sequence[str], cwd: Path | None) -> Done:
         self.calls.append(argv)
@@ -163,7 +187,7 @@ class Bench:
             "local": ("#HPCPIPE", "HPCPIPE_INDEX"),
             "slurm": ("#SBATCH", "SLURM_ARRAY_TASK_ID"),
         }[self.cluster.name]
-        directives = {"output": "logs/out.%a", **directives}
+        directives["output"] = "logs/out.%a" if "array" in directives else "logs/out"
         if self.cluster.name == "slurm":
             directives |= {"time": "10:00", "mem": "50M"}
         head = "".join(f"{mark} --{name}={value}\n" for name, value in directives.items())

@@ -1,0 +1,22 @@
+"""All benchmarks, as one table: see README.rst beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import big
+import local
+import measure
+import startup
+import submit
+import worker
+
+
+def rows(size: int, rounds: int) -> Iterator[measure.Row | str]:
+    """Measure what every script does, one after the other."""
+    for script in (startup, worker, submit, big, local):
+        yield from script.rows(size, rounds)
+
+
+if __name__ == "__main__":
+    measure.main(rows)

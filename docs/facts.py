@@ -1,0 +1,282 @@
+"""What the pages take from the code and its commands when they are built, so that none goes stale.
+
+===================== =============================================================
+``.. command::``      a command of hpcpipe, and what it prints
+``.. shapes::``       workflow files, and the submissions that they are planned to be
+``.. site-keys::``    every key of a site file, from the types in ``hpcpipe.site``
+``.. exit-codes::``   every error and its exit code, from ``hpcpipe.errors``
+``.. reasons::``      ``reason: meaning`` lines, which must be those of the code
+``.. fields::``       the fields of a dataclass
+===================== =============================================================
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from importlib import import_module
+from inspect import getdoc
+from itertools import groupby
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import hpcpipe.errors
+import hpcpipe.site
+from hpcpipe.model import Reason
+
+# How a site file spells what each reader of `hpcpipe.site` reads.
+_KINDS = {
+    "_text": "text",
+    "_line": "one line of text",
+    "_name": "name",
+    "_variable": "name of a variable",
+    "_scheduler": "a scheduler's name",
+    "_flag": "true or false",
+    "_count": "whole number, 1 or more",
+    "_natural": "whole number",
+    "_memory": "memory",
+    "_time": "time",
+    "_date": "date",
+    "_folder": "folder",
+}
+
+Row = tuple[str, ...]
+
+
+class Facts(SphinxDirective):
+    """A directive that writes reStructuredText, for Sphinx to read in its place."""
+
+    has_content = True
+    optional_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Parse what the directive writes."""
+        return self.parse_text_to_nodes("\n".join(self.write()))
+
+    def write(self) -> Iterator[str]:
+        """Write lines of reStructuredText."""
+        raise NotImplementedError
+
+    def call(self, *words: str) -> str:
+        """Run a command of hpcpipe in the folder of the pages; give what it prints."""
+        for word in words:
+            if word.endswith(".py"):
+                self.env.note_dependency(word)
+        clean = {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CONFIG_HOME": os.devnull, "COLUMNS": "80"}
+        done = subprocess.run(
+            [sys.executable, "-m", "hpcpipe", *words], cwd=self.env.srcdir, check=False,
+            env=os.environ | clean, text=True, capture_output=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise self.error(f"hpcpipe {shlex.join(words)}: {done.stderr}")
+        return done.stdout
+
+
+def table(widths: str, head: Row, rows: list[Row]) -> Iterator[str]:
+    """Write a table; a cell may have several lines."""
+    yield from (".. list-table::", f"   :widths: {widths}", "   :header-rows: 1", "")
+    for row in (head, *rows):
+        for at, cell in enumerate(row):
+            lead = "   * - " if at == 0 else "     - "
+            first, *more = cell.split("\n")
+            yield lead + first
+            yield from (" " * 7 + line for line in more)
+    yield ""
+
+
+class Command(Facts):
+    """A command, and what it prints now."""
+
+    required_arguments = 1
+
+    def write(self) -> Iterator[str]:
+        """Show it as on a terminal."""
+        command = " ".join(self.arguments)
+        yield from (".. code-block:: console", "", f"   $ {command}")
+        for line in self.call(*shlex.split(command)[1:]).splitlines():
+            yield f"   {line}"
+
+
+class Shapes(Facts):
+    """Workflow files, each with the submissions that it is planned to be."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each file."""
+        rows = [self._row(name) for name in self.arguments[0].split()]
+        yield from table("18 8 8 66", ("shape", "tasks", "calls", "submissions"), rows)
+
+    def _row(self, name: str) -> Row:
+        plan = json.loads(self.call("plan", "--json", "--site", "slurm", name))
+        source = Path(self.env.srcdir, name).read_text("utf-8")
+        said = source.splitlines()[0].strip('"')
+        submissions = "\n".join(f"| {line}" for line in _submissions(plan["batches"]))
+        tasks, calls = str(plan["tasks"]), str(plan["calls"])
+        return f"**{Path(name).stem}**\n{said}", tasks, calls, submissions
+
+
+def _submissions(batches: list[dict[str, Any]]) -> Iterator[str]:
+    """Say what is submitted, like batches on one line."""
+    numbers = {batch["id"]: number for number, batch in enumerate(batches)}
+
+    def alike(batch: dict[str, Any]) -> tuple[Any, ...]:
+        waits = batch["dependencies"]
+        return batch["tasks"][0]["node"], *map(_wait, waits)
+
+    for (node, *kinds), group in groupby(batches, key=alike):
+        same = list(group)
+        sizes = dict.fromkeys(batch["elements"] for batch in same)
+        what = "1 job" if [*sizes] == [1] else f"array of {' or '.join(map(str, sizes))}"
+        words = [_span(numbers[batch["id"]] for batch in same), f"{node}, {what}"]
+        for at, kind in enumerate(kinds):
+            above = [numbers[batch["dependencies"][at]["batch"]] for batch in same]
+            words.append(f"after {kind} {_span(dict.fromkeys(above))}")
+        yield ": ".join((words[0], ", ".join(words[1:])))
+
+
+def _wait(wait: dict[str, Any]) -> str:
+    if wait["kind"] == "each":
+        return "each element of"
+    if wait["element"] is not None:
+        return "one element of"
+    return "(relaxed) all of" if wait["relaxed"] else "all of"
+
+
+def _span(numbers: Iterable[int]) -> str:
+    listed = list(numbers)
+    if len(listed) == 1:
+        return f"[{listed[0]}]"
+    return f"[{listed[0]}] to [{listed[-1]}]"
+
+
+class SiteKeys(Facts):
+    """Every key of a site file: what it takes, what holds without it, what it is for."""
+
+    def write(self) -> Iterator[str]:
+        """Write one table for the top level, and one for each table of the file."""
+        yield from self._table(hpcpipe.site.Site, "At the top of the file", "")
+
+    def _table(self, cls: type, title: str, lead: str) -> Iterator[str]:
+        tables = [(field, inner) for field in fields(cls) if (inner := _table_of(field))]
+        inside = {field.name for field, _ in tables}
+        rows = [_key(field) for field in fields(cls) if field.name not in inside]
+        yield from (f".. rubric:: {title}", "", lead, "")
+        yield from table("22 22 16 40", ("key", "takes", "if left out", "meaning"), rows)
+        for field, inner in tables:
+            listed = get_origin(_bare(field.type)) is tuple
+            title = f"``[[{field.name}]]``" if listed else f"``[{field.name}]``"
+            yield from self._table(inner, title, f"{getdoc(inner)}")
+
+
+def _bare(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _table_of(field: Field[Any]) -> Any:
+    """Give the dataclass that a field is a table of, or several tables of."""
+    kinds = (_bare(field.type), *get_args(_bare(field.type)))
+    return next((kind for kind in kinds if is_dataclass(kind)), None)
+
+
+def _key(field: Field[Any]) -> Row:
+    meaning, default = str(get_args(field.type)[-1]), "unset"
+    if field.default is MISSING and field.default_factory is MISSING:
+        default = "must be there"
+    elif field.default not in (MISSING, None, "", ()) and "unset" not in meaning:
+        default = f"``{json.dumps(field.default)}``"
+    return f"``{field.name}``", _kind(field.type), default, meaning
+
+
+def _kind(kind: Any) -> str:
+    """Say in words what a type of `hpcpipe.site` reads."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        names = [getattr(one, "__name__", "") for one in arguments]
+        return next((_KINDS[name] for name in names if name in _KINDS), "") or _kind(arguments[0])
+    if origin is tuple:
+        return f"list: {_kind(arguments[0])}"
+    if origin is Mapping:
+        return f"table: {_kind(arguments[0])} = {_kind(arguments[1])}"
+    return _kind(next(one for one in arguments if one is not NoneType))
+
+
+class ExitCodes(Facts):
+    """Every error that hpcpipe raises on purpose."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each exit code."""
+        kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
+        errors = [kind for kind in kinds if issubclass(kind, hpcpipe.errors.HpcpipeError)]
+        rows = [("0", "", "All is well.")]
+        rows += [(str(one.exit_status), f"``{one.__name__}``", getdoc(one) or "") for one in errors]
+        rows += [("130", "", "Interrupted from the keyboard.")]
+        yield from table("8 27 65", ("code", "in Python", "meaning"), rows)
+
+
+class Reasons(Facts):
+    """Why a task is not good, with a meaning for each reason that the code knows, and no other."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each reason."""
+        rows = [(f"{reason}", meaning) for reason, _, meaning in map(_parted, self.content)]
+        if {reason for reason, _ in rows} != {str(reason) for reason in Reason}:
+            raise self.error(f"reasons differ from the code's: {', '.join(Reason)}")
+        yield from table("30 70", ("reason", "meaning"), rows)
+
+
+def _parted(line: str) -> Row:
+    return line.partition(": ")
+
+
+class Fields(Facts):
+    """The fields of a dataclass, with its docstring."""
+
+    required_arguments = 1
+
+    def write(self) -> Iterator[str]:
+        """Write them as one list of names."""
+        module, _, name = self.arguments[0].rpartition(".")
+        cls = getattr(import_module(module), name)
+        yield from (getdoc(cls) or "").splitlines()
+        yield ""
+        yield ", ".join(f"``{field.name}`` ({field.type})" for field in fields(cls)) + "."
+
+
+def _call_for_each(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: Any) -> None:
+    """`each` is an object that is called: document the call."""
+    del app, what, options
+    if name == "hpcpipe.each":
+        lines[:] = (getdoc(type(obj).__call__) or "").splitlines()
+
+
+def _show_examples(app: Sphinx, context: Any, lines: list[str]) -> None:
+    """Show an example in a command's help, an indented line, as it is."""
+    del app, context
+    for at, line in reversed([*enumerate(lines)]):
+        if line.startswith("  "):
+            lines[at:at] = ["::", ""]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Tell Sphinx of the directives."""
+    directives = {
+        "command": Command,
+        "shapes": Shapes,
+        "site-keys": SiteKeys,
+        "exit-codes": ExitCodes,
+        "reasons": Reasons,
+        "fields": Fields,
+    }
+    for name, directive in directives.items():
+        app.add_directive(name, directive)
+    app.connect("autodoc-process-docstring", _call_for_each)
+    app.connect("sphinx-click-process-description", _show_examples)
+    return {"parallel_read_safe": True}

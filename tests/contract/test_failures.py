@@ -1,0 +1,198 @@
+"""Every way to fail in one run of each real scheduler: told apart, mended, retried, green."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from contract.harness import SCHEDULERS, Bench, Cluster, need, until
+
+# Nothing else may run on the node that is set DOWN: each part has a partition of its own.
+WORKFLOW = """
+    import os
+    import sys
+    import time
+    from pathlib import Path
+
+    from hpcpipe import Workflow, each, task
+
+    HERE = Path(__file__).parent
+    ASKED = dict(cpus=1, memory="100M", time="{time}", queue="long")
+    KINDS = ["good", "raises", "exits", "memory", "time", "cancelled"]
+
+    def begin(name):
+        env = os.environ
+        job = env.get("SLURM_ARRAY_JOB_ID") or env.get("SLURM_JOB_ID") or env["HPCPIPE_JOB_ID"]
+        index = env.get("SLURM_ARRAY_TASK_ID") or env.get("HPCPIPE_INDEX")
+        element = job if index is None else job + "_" + index
+        with open(HERE / "ran", "a") as ran:
+            ran.write(" ".join((name, element, env.get("SLURMD_NODENAME", "here"))) + "\\n")
+        return (HERE / "mended").exists()
+
+    @task(**ASKED)
+    def work(kind):
+        if begin("work/" + kind):
+            return kind
+        if kind == "raises":
+            raise ValueError("no such file: T1/SAD55.mat")
+        if kind == "exits":
+            sys.exit(3)
+        hog = b"x" * (300 << 20) if kind == "memory" else b""
+        if kind != "good":
+            time.sleep(600)
+        return kind
+
+    @task(**ASKED)
+    def next_work(kind):
+        begin("next_work/" + kind)
+        return kind
+
+    @task(**ASKED | {{"queue": "gpu"}})
+    def alone():
+        if not begin("alone"):
+            time.sleep(600)
+
+    wf = Workflow("broken", base_dir="runs")
+    wf.add(next_work, kind=wf.add(work, kind=each(KINDS)))
+    kinds = [kind for kind in KINDS if kind != "raises"]
+    tool = wf.command(
+        ["sh", str(HERE / "tool.sh"), "tool", "{{kind}}"],
+        name="tool", resources=ASKED, kind=each(kinds),
+    )
+    wf.command(
+        ["sh", str(HERE / "tool.sh"), "next_tool", "{{kind}}"],
+        name="next_tool", resources=ASKED, kind=each(kinds), after=[tool],
+    )
+    if "{name}" == "slurm":
+        wf.add(alone)
+"""
+TOOL = """
+    cd "$(dirname "$0")"
+    job=${SLURM_ARRAY_JOB_ID:-$HPCPIPE_JOB_ID}_${SLURM_ARRAY_TASK_ID:-$HPCPIPE_INDEX}
+    echo "$1/$2 $job ${SLURMD_NODENAME:-here}" >> ran
+    [ -e mended ] && exit
+    case $1/$2 in
+      tool/exits) exit 3 ;;
+      tool/memory) exec python3 -c 'import time; hog = b"x" * (300 << 20); time.sleep(600)' ;;
+      tool/time | tool/cancelled) sleep 600 ;;
+    esac
+"""
+OWN = {
+    "work/raises": ("failed", "error"),
+    "work/exits": ("failed", "exit"),
+    "work/memory": ("failed", "out of memory"),
+    "work/time": ("failed", "time limit"),
+    "work/cancelled": ("cancelled", "cancelled"),
+    "tool/exits": ("failed", "exit"),
+    "tool/memory": ("failed", "out of memory"),
+    "tool/time": ("failed", "time limit"),
+    "tool/cancelled": ("cancelled", "cancelled"),
+}
+BLOCKED = {f"next_{name}": ("blocked", "upstream failed") for name in OWN}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A run in which everything that can go wrong did, and what was said of it."""
+
+    cluster: Cluster
+    report: dict[str, Any]
+    screen: str
+
+    @property
+    def expected(self) -> dict[str, tuple[str, str]]:
+        """Every task that is not good: its state and reason."""
+        node_down = {"alone": ("failed", "node failure")} if self.cluster.name == "slurm" else {}
+        return OWN | BLOCKED | node_down
+
+
+@pytest.fixture(scope="module", params=SCHEDULERS)
+def broken(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broken]:
+    need(request.param)
+    cluster = Cluster(request.param, tmp_path_factory.mktemp("broken"))
+    # Slurm knows no limit below a minute, and looks every half one.
+    time = {"local": "2s", "slurm": "1m"}[cluster.name]
+    cluster.write("broken.py", WORKFLOW.format(name=cluster.name, time=time))
+    cluster.write("tool.sh", TOOL)
+    cluster.hpcpipe("submit", "broken.py")
+    others = Bench(cluster, cluster.home / "elsewhere").scheduler
+    for name in ("work/cancelled", "tool/cancelled"):
+        others.cancel([_started(cluster, name)[0]])
+    node = _started(cluster, "alone")[1] if cluster.name == "slurm" else None
+    try:
+        if node:
+            _set_node(node, "DOWN")
+        report = cluster.finish(seconds=240)
+    finally:
+        if node:
+            _set_node(node, "RESUME")
+    yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
+    cluster.end()
+
+
+def _ran(cluster: Cluster) -> dict[str, list[tuple[str, str]]]:
+    """Say what ran: the element and the node of every start, by task."""
+    ran: dict[str, list[tuple[str, str]]] = {}
+    file = cluster.home / "ran"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        name, element, node = line.split()
+        ran.setdefault(name, []).append((element, node))
+    return ran
+
+
+def _started(cluster: Cluster, name: str) -> tuple[str, str]:
+    return until(lambda: _ran(cluster).get(name))[0]
+
+
+def _set_node(node: str, state: str) -> None:
+    argv = ["scontrol", "update", f"nodename={node}", f"state={state}", "reason=a test"]
+    subprocess.run(argv, check=True, timeout=60)
+
+
+def test_each_failure_is_told_apart(broken: Broken) -> None:
+    told = {one["task"]: (one["state"], one["reason"]) for one in broken.report["failures"]}
+    assert told == broken.expected
+    counted = {name: node.get("done", 0) for name, node in broken.report["nodes"].items()}
+    good = {"work": 1, "next_work": 1, "tool": 1, "next_tool": 1}
+    assert counted == (good | {"alone": 0} if broken.cluster.name == "slurm" else good)
+    assert not broken.report["trouble"]
+
+
+def test_a_failure_says_what_the_task_itself_said(broken: Broken) -> None:
+    failures = {one["task"]: one for one in broken.report["failures"]}
+    assert failures["work/raises"]["error"] == "ValueError: no such file: T1/SAD55.mat"
+    assert failures["work/exits"]["exit"] == failures["tool/exits"]["exit"] == 3
+    assert "of 100 MB" in failures["work/memory"]["error"]
+    for name, (element, _) in ((name, _ran(broken.cluster)[name][0]) for name in OWN):
+        assert failures[name]["job"] == element
+        assert failures[name]["attempt"] == 1
+    log = broken.cluster.hpcpipe("logs", "work/raises").stdout
+    assert "Traceback" in log
+    assert "T1/SAD55.mat" in log
+
+
+def test_the_screen_names_each_cause(broken: Broken) -> None:
+    for reason in {reason for _, reason in broken.expected.values()}:
+        assert re.search(rf"^(why|   ) +\d+  {reason}  ", broken.screen, re.M), broken.screen
+
+
+def test_mended_and_retried_as_suggested_only_these_run_and_all_is_good(broken: Broken) -> None:
+    cluster, before = broken.cluster, _ran(broken.cluster)
+    cluster.write("mended", "")
+    suggested = re.findall(r"^(?:Next:|     ) hpcpipe (.*?)(?:   .*)?$", broken.screen, re.M)
+    assert [words.split()[0] for words in suggested] == ["explain", "retry"]
+    for words in suggested:
+        cluster.hpcpipe(*words.split())
+    report = cluster.finish()
+    assert report["failures"] == []
+    assert report["nodes"]["work"] == {"all": 6, "done": 6}
+    again = Counter({name: len(ran) for name, ran in _ran(cluster).items()})
+    again.subtract({name: len(ran) for name, ran in before.items()})
+    assert +again == Counter(broken.expected.keys())

@@ -1,0 +1,234 @@
+"""The law of adapters, clause by clause, on real schedulers.
+
+Where an order is to be proven no clock is read: the early one waits for a file that the late one
+makes, and would wait in vain if the scheduler kept them in any other order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from contract.harness import ODD, Bench, Cluster, until
+
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable
+from hpcpipe.model import After, JobEnd, JobStatus, Reason, State
+from hpcpipe.schedulers.base import Done, run_command
+from hpcpipe.schedulers.slurm import Slurm
+
+NEVER = (Reason.UPSTREAM, Reason.CANCELLED)  # a job ended so that could not start
+WAIT = 'wait_for() { for i in $(seq 600); do [ -e "$1" ] && return; sleep 0.1; done; exit 9; }\n'
+
+
+def codes(ends: Mapping[str, JobEnd]) -> dict[str, int | None]:
+    return {element: end.exit_code for element, end in ends.items()}
+
+
+# --- jobs and arrays ------------------------------------------------------------------------------
+
+
+def test_a_plain_job_runs_in_its_run_folder_and_its_end_is_known(bench: Bench) -> None:
+    began = time.time()
+    job = bench.submit("pwd -P")
+    element = bench.scheduler.element(job, None)
+    end = bench.ends(element)[element]
+    assert (end.reason, end.exit_code, end.signal) == (None, 0, None)
+    assert end.host
+    assert end.wall is not None
+    assert end.wall <= time.time() - began
+    assert bench.read("logs/out") == f"{bench.folder.resolve()}\n"
+
+
+def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
+    bench = Bench(cluster, cluster.home / ODD)
+    job = bench.submit("pwd -P", array="0")
+    bench.ends(bench.scheduler.element(job, 0))
+    assert bench.read("logs/out.0") == f"{bench.folder.resolve()}\n"
+    assert not [*cluster.home.rglob("pwned")]
+
+
+def test_each_element_runs_once_and_ends_in_its_own_way(bench: Bench) -> None:
+    job = bench.submit(
+        'echo $index >> ran; case $index in 4) exit 3;; 5) kill -9 $$;; esac', array="1,4-6"
+    )
+    ends = bench.ends(*(bench.scheduler.element(job, index) for index in (1, 4, 5, 6)))
+    assert {element: end.reason for element, end in ends.items()} == {
+        bench.scheduler.element(job, 1): None,
+        bench.scheduler.element(job, 4): Reason.EXIT,
+        bench.scheduler.element(job, 5): Reason.SIGNAL,
+        bench.scheduler.element(job, 6): None,
+    }
+    assert ends[bench.scheduler.element(job, 4)].exit_code == 3
+    assert ends[bench.scheduler.element(job, 5)].signal == 9
+    assert sorted(bench.read("ran").split()) == ["1", "4", "5", "6"]
+    bench.gone(job)
+
+
+# --- dependencies ---------------------------------------------------------------------------------
+
+
+def test_an_aligned_element_waits_for_its_own_and_for_no_other(bench: Bench) -> None:
+    above = bench.submit(
+        f"{WAIT}[ $index = 2 ] || wait_for below.2; touch above.$index", array="2,5", held=True
+    )
+    below = bench.submit(
+        "touch below.$index; test -e above.$index", After(above, "each"), array="2,5"
+    )
+    bench.scheduler.release([above])
+    elements = [bench.scheduler.element(job, index) for job in (above, below) for index in (2, 5)]
+    assert codes(bench.ends(*elements)) == dict.fromkeys(elements, 0)
+
+
+def test_a_gather_waits_for_the_whole_and_may_wait_for_one_element(bench: Bench) -> None:
+    above = bench.submit(f"{WAIT}[ $index -lt 2 ] || wait_for one; touch $index", array="0-2")
+    one = bench.submit("touch one; test -e 1", After(above, element=1))
+    both = bench.submit("test -e 0 -a -e 1 -a -e 2 -a -e one", After(above), After(one))
+    assert codes(bench.ends(one, both)) == {one: 0, both: 0}
+
+
+def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> None:
+    above = bench.submit("exit $index", array="0-1", held=True)
+    each = bench.submit("touch each.$index", After(above, "each"), array="0-1")
+    last = bench.submit("touch last", After(each), held=True)
+    whole = bench.submit("touch whole", After(above))
+    bench.scheduler.release([above, last])
+    wanted = [bench.scheduler.element(each, 0), bench.scheduler.element(each, 1), last, whole]
+    ends = bench.ends(*wanted)
+    assert ends[wanted[0]].reason is None
+    assert all(ends[one].reason in NEVER for one in wanted[1:])
+    bench.gone(above, each, last, whole)
+    assert bench.has("each.0")
+    assert not any(map(bench.has, ("each.1", "last", "whole")))
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+def test_many_ids_are_one_question_and_none_is_none(bench: Bench) -> None:
+    jobs = [bench.submit("exit 0", array="0-9", held=True) for _ in range(3)]
+    elements = [bench.scheduler.element(job, index) for job in jobs for index in range(10)]
+    bench.calls.clear()
+    assert bench.scheduler.poll(elements).keys() == set(elements)
+    assert bench.scheduler.poll(jobs).keys() == set(elements)
+    asked = len(bench.calls)
+    assert asked <= 2
+    bench.scheduler.release(jobs)
+    bench.scheduler.cancel([])
+    bench.scheduler.release([])
+    assert bench.scheduler.poll([]) == bench.scheduler.account([], 0) == {}
+    assert bench.scheduler.find([]) == {}
+    assert len(bench.calls) <= asked + 1
+    bench.ends(*elements)
+    bench.calls.clear()
+    ends = bench.scheduler.account(jobs, time.time() - 600)
+    assert {one: end.reason for one, end in ends.items()} == dict.fromkeys(elements)
+    assert len(bench.calls) <= 1
+    assert all(type(argv) is tuple for argv in bench.calls)
+
+
+def test_a_missing_id_is_absent(bench: Bench) -> None:
+    job = bench.submit("exit 0", held=True)
+    strangers = ["99999999", "99999998_3"]
+    assert bench.states(job, *strangers) == {job: State.HELD}
+    assert bench.states(*strangers) == {}
+    assert bench.scheduler.account(strangers, time.time()) == {}
+    assert bench.scheduler.account([job, *strangers], time.time()) == {}
+    assert bench.scheduler.find(["no such token"]) == {}
+    bench.scheduler.cancel([*strangers, job])
+    bench.gone(job)
+    bench.scheduler.cancel([job])
+
+
+def test_what_is_held_waits_to_be_released_and_is_found_by_its_token(bench: Bench) -> None:
+    mine = f"{bench.folder.parent.name}-1"
+    job = bench.submit("exit 0", held=True, token=mine)
+    many = bench.submit("exit 0", After(job), array="0-3", token="many of " + mine)
+    assert bench.states(job) == {job: State.HELD}
+    assert bench.scheduler.find([mine, "many of " + mine, "never"]) == {
+        mine: job,
+        "many of " + mine: many,
+    }
+    assert set(bench.states(many).values()) == {State.QUEUED}
+    bench.scheduler.release([job])
+    elements = [bench.scheduler.element(many, index) for index in range(4)]
+    assert codes(bench.ends(job, *elements)) == dict.fromkeys([job, *elements], 0)
+    until(lambda: not bench.scheduler.find([mine, "many of " + mine]))
+
+
+def test_one_element_is_cancelled_or_all_of_a_job(bench: Bench) -> None:
+    job = bench.submit("echo > started.$index; sleep 300", array="0-1")
+    waits = bench.submit("touch waited", After(job))
+    zero, one = (bench.scheduler.element(job, index) for index in range(2))
+    until(lambda: bench.has("started.0") and bench.has("started.1"))
+    bench.scheduler.cancel([one])
+    assert bench.ends(one)[one].reason is Reason.CANCELLED
+    assert bench.states(job) == {zero: State.RUNNING}
+    bench.scheduler.cancel([job])
+    bench.gone(job, waits)
+    assert bench.ends(zero)[zero].reason is Reason.CANCELLED
+    assert not bench.has("waited")
+
+
+# --- when it does not go well ---------------------------------------------------------------------
+
+
+def test_a_refusal_begins_with_the_schedulers_own_words(bench: Bench) -> None:
+    bad, words = {
+        "local": ({"cpus": "none"}, f"{bench.folder}/batches/a script.sh, line 2: #HPCPIPE --cpus"),
+        "slurm": ({"partition": "nowhere"}, "sbatch: error: invalid partition specified: nowhere"),
+    }[bench.cluster.name]
+    with pytest.raises(SchedulerError) as refused:
+        bench.submit("exit 0", **bad)
+    assert not isinstance(refused.value, SchedulerUnavailable)
+    assert str(refused.value).startswith(words)
+
+
+VERBS: dict[str, Callable[[Bench], object]] = {
+    "submit": lambda bench: bench.submit("exit 0"),
+    "release": lambda bench: bench.scheduler.release(["1"]),
+    "poll": lambda bench: bench.scheduler.poll(["1"]),
+    "account": lambda bench: bench.scheduler.account(["1"], 0),
+    "cancel": lambda bench: bench.scheduler.cancel(["1"]),
+    "find": lambda bench: bench.scheduler.find(["t"]),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_scheduler_that_does_not_answer_is_unavailable(
+    cluster: Cluster, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = cluster.out_of_reach()
+    for name, value in away.environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SchedulerUnavailable, match=r"\w"):
+        VERBS[verb](Bench(away, away.home / "run"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_host_without_the_schedulers_commands_is_no_login_node(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere:/usr/local/nowhere")
+    with pytest.raises(SchedulerUnavailable, match="not found; is this a login node"):
+        VERBS[verb](Bench(Cluster("slurm", tmp_path), tmp_path / "run"))
+
+
+def test_a_word_never_seen_is_unknown_and_kept(slurm: Cluster) -> None:
+    def of_the_future(argv: Sequence[str], cwd: Path | None) -> Done:
+        done = run_command(argv, cwd)
+        return replace(done, stdout=done.stdout.replace("|PENDING|", "|HIBERNATING|"))
+
+    bench = Bench(slurm, slurm.home / "run")
+    job = bench.submit("exit 0", array="0-1", held=True)
+    status = JobStatus(State.UNKNOWN, "HIBERNATING", "JobHeldUser")
+    assert Slurm(of_the_future).poll([job]) == {f"{job}_0": status, f"{job}_1": status}
+    bench.scheduler.cancel([job])
+
+
+@pytest.mark.parametrize("said", ["", "Submitted batch job 7\n", "7 8\n", "7\nas you wish\n"])
+def test_a_submission_that_gives_no_id_is_an_error(said: str, tmp_path: Path) -> None:
+    with pytest.raises(SchedulerError, match="gave no job id"):
+        Slurm(lambda argv, _: Done(tuple(argv), 0, said)).submit(tmp_path, token="t")

@@ -1,0 +1,17 @@
+#!/bin/sh
+#SBATCH --job-name=smooth.wf
+#SBATCH --output=logs/node-0a1b2c3d.out
+#SBATCH --open-mode=append
+#SBATCH --no-requeue
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of node smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+index=0  # SLURM_ARRAY_TASK_ID may be there, inherited from the array that submitted this job
+job=$SLURM_JOB_ID
+attempt=${SLURM_RESTART_COUNT:-0}
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

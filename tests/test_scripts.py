@@ -1,0 +1,263 @@
+"""Scripts as they are submitted: golden texts, and commands run by sh, whatever is in them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from fakes import Lab
+
+from hpcpipe import Workflow, each
+from hpcpipe.batches import Batch, Limits, make_batches
+from hpcpipe.model import Capabilities, Resources
+from hpcpipe.plan import make_plan
+from hpcpipe.render import make_job, render
+from hpcpipe.routing import route
+from hpcpipe.site import Environment, Queue, Site, Slurm
+
+ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
+SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
+
+
+# Golden texts
+
+
+def python_task(x: int) -> int:
+    return x
+
+
+def python_array() -> Batch:
+    workflow = Workflow("wf", source=__file__)
+    workflow.add(python_task, x=each([1, 2, 3], axis="n"), name="smooth")
+    return batch(workflow)
+
+
+def command_array() -> Batch:
+    workflow = Workflow("wf", source=__file__)
+    workflow.command("bet {image} {brain}", image=each(["a", "b"]), outputs={"brain": "brain.nii"})
+    return batch(workflow)
+
+
+def batch(workflow: Workflow) -> Batch:
+    [made] = make_batches(make_plan(workflow), Capabilities(), Limits())
+    return made
+
+
+def sparse() -> Batch:
+    array = python_array()
+    return replace(array, indices=(1, 4, 5))
+
+
+def plain() -> Batch:
+    array = python_array()
+    return replace(array, indices=None, tasks=array.tasks[:1])
+
+
+def asking() -> Batch:
+    asked = Resources(cpus=4, memory=4096, time=5400, gpus=2, queue="gpu", account="lab")
+    return replace(plain(), resources=asked)
+
+
+BARE = Site(name="golden")
+FULL = Site(
+    name="golden",
+    environment=Environment(
+        prologue=("module purge", 'module load "fsl/6.0"'),
+        variables={"FSLDIR": "/opt/it's fsl", "EMPTY": ""},
+    ),
+    queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
+    slurm=Slurm(options=("--exclusive=user",), requeue=True),
+)
+CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
+    "python-array": (python_array, BARE, "/data/here"),
+    "command-array": (command_array, BARE, "/data/here"),
+    "sparse-array": (sparse, BARE, "/data/here"),
+    "plain-job": (plain, BARE, "/data/here"),
+    "all-that-can-be-asked": (asking, FULL, "/data/here"),
+    "odd-folder": (command_array, BARE, f"/data/{ODD}"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+def test_a_script_is_as_it_was(
+    scheduler: Literal["slurm", "local"],
+    case: str,
+    golden: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hpcpipe.render.__version__", "1.2.3")
+    make, site, cwd = CASES[case]
+    site = replace(site, scheduler=scheduler)
+    made = make()
+    job = make_job(made, "node-0a1b2c3d", route(made.resources, site), site, "wf", cwd)
+    script = render(replace(job, executable="/opt/an env/bin/python3"), site)
+    golden(f"scripts/{scheduler}/{case}.sh", script)
+    subprocess.run(["/bin/sh", "-n"], input=script.encode(), check=True)
+
+
+def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
+    folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
+    found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
+    assert found == {f"{name}/{case}.sh" for name in ("slurm", "local") for case in CASES}
+
+
+# Commands, run by sh
+
+DUMP = "import os, sys; os.write(1, b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
+NASTY = [
+    "",
+    " ",
+    "two words",
+    "line\nline\n",
+    "\n\n",
+    "'",
+    '"',
+    "it's \"quoted\" 'twice'",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "${newline}$1$@$HOME",
+    "'\"$newline\"'",
+    "a;touch pwned & touch pwned | touch pwned > pwned",
+    "-n",
+    "--",
+    "-rf",
+    "\\",
+    "\\n\\\\ \\",
+    "%s%d%n",
+    "*",
+    "~",
+    "#no comment",
+    "!!",
+    "{image}",
+    "a=b",
+    "Zoë 脳 🧠",
+    "\t\r\v\f\x07\x1b[31m",
+    "",
+]
+EVERY_BYTE = [os.fsdecode(bytes([byte])) for byte in range(1, 256)]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_commands_words_arrive_as_they_are(lab: Lab, shell: list[str], locale: str) -> None:
+    words = [*NASTY, *EVERY_BYTE, "".join(EVERY_BYTE)]
+    lab.workflow.command([sys.executable, "-ISc", DUMP, "{words}"], name="dump", words=words)
+    lab.submit()
+    done = lab.run("dump", shell=shell, env={"LC_ALL": locale})
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split(b"\0") == [os.fsencode(word) for word in words]
+    assert not [*Path().rglob("pwned"), *lab.rundir.folder.rglob("pwned")]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_an_odd_output_is_made_and_its_path_is_the_value(lab: Lab, shell: list[str]) -> None:
+    names = ["two words", "li\nne", "$(touch pwned)", "-n", "Zoë 脳 🧠", "\\u0041\\"]
+    names.append(os.fsdecode(b"not UTF-8: \xff\xe9"))
+    lab.workflow.command(
+        ["sh", "-c", 'echo made >"$1"', "sh", "{out}"],
+        name="make",
+        kind=each(names, axis="kind", labels=range(len(names))),
+        outputs={"out": "a {kind}"},
+    )
+    lab.workflow.command("cat {file}", name="read", file=lab.workflow.nodes["make"]["out"])
+    lab.submit()
+    for number, name in enumerate(names):
+        assert lab.run(f"make/{number}", shell=shell).status == 0
+        made = lab.value(f"make/{number}")["out"]
+        assert made == lab.rundir.folder / "make" / f"kind-{number}" / f"a {name}"
+        assert lab.run(f"read/{number}", shell=shell).out == b"made\n"
+    assert not [*Path().rglob("pwned"), *lab.rundir.folder.rglob("pwned")]
+
+
+def test_a_command_runs_in_the_submitters_folder_with_its_umask_and_no_input(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / ODD
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    lab.workflow.command(["sh", "-c", "pwd -P; umask; cat"], name="work")
+    lab.submit()
+    done = lab.run("work", umask=0o027, stdin=subprocess.PIPE)
+    assert done.status == 0
+    assert done.out in (os.fsencode(f"{odd.resolve()}\n{umask}\n") for umask in ("0027", "027"))
+    assert not [*tmp_path.rglob("pwned")]
+
+
+def test_a_commands_outcome_tells_where_and_how_long_it_ran(lab: Lab) -> None:
+    lab.workflow.command(["sleep", "0.05"], name="work")
+    lab.submit()
+    assert lab.run("work").status == 0
+    outcome = dict(lab.outcome("work"))
+    host = os.uname().nodename
+    exact = Path("/proc/uptime").exists()  # else whole seconds
+    assert (0.04 if exact else 0) <= outcome.pop("wall") < 30
+    assert outcome == {
+        "ok": True, "job": "1", "host": host, "attempt": 0, "exit": None, "signal": None,
+        "terminated": False, "error": "",
+    }  # fmt: skip
+    assert lab.value("work") is None
+
+
+FAILURES: dict[str, tuple[list[str], Mapping[str, Any]]] = {
+    "an exit code": (["sh", "-c", "exit 3"], {"error": "exit 3", "exit": 3, "signal": None}),
+    "the highest exit code": (["sh", "-c", "exit 255"], {"error": "exit 255", "exit": 255}),
+    "no such program": (["./no such program"], {"error": "exit 127", "exit": 127}),
+    "no program": ([""], {"ok": False, "signal": None}),
+    "a kill": (
+        ["sh", "-c", "kill -9 $$"],
+        {"error": "killed by signal 9", "exit": None, "signal": 9, "terminated": False},
+    ),
+    "a fault": (["sh", "-c", "kill -11 $$"], {"error": "killed by signal 11", "signal": 11}),
+    "no output": (["true"], {"error": "ended well but did not make output 1", "exit": 0}),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize(("words", "facts"), FAILURES.values(), ids=FAILURES)
+def test_each_way_a_command_fails_is_recorded(
+    lab: Lab, words: list[str], facts: Mapping[str, Any], shell: list[str]
+) -> None:
+    lab.workflow.command(words, name="work", outputs="a\nresult")
+    lab.submit()
+    done = lab.run("work", shell=shell)
+    assert done.status == 1
+    assert ({"ok": False, "job": "1"} | dict(facts)).items() <= lab.outcome("work").items()
+    if words == ["true"]:
+        assert f"did not make {lab.rundir.folder}/work/a\nresult" in done.err
+
+
+def test_every_element_of_a_sparse_array_runs_its_own_command(lab: Lab) -> None:
+    first = lab.workflow.command("echo {n}", n=each([1, 2, 3, 4, 5]), name="first")
+    twice = each([10, 20, 30, 40, 50], axis="n", labels=[1, 2, 3, 4, 5])
+    lab.workflow.command("echo {n}", n=twice, name="second", after=[first])
+    lab.submit()
+    for name in ("first/1", "second/1", "first/3", "second/3"):
+        assert lab.run(name).status == 0
+    lab.scheduler.cancel(["2"])
+    lab.submit()  # of the second node, for the first is still in flight
+    for name in ("first/2", "first/4", "first/5"):
+        assert lab.run(name).status == 0
+    assert [lab.find(f"second/{n}").index for n in (2, 4, 5)] == [1, 3, 4]
+    assert [lab.run(f"second/{n}").out for n in (2, 4, 5)] == [b"20\n", b"40\n", b"50\n"]
+    assert lab.outcome("second/4")["job"] == "3_3"
+
+
+def test_a_plain_job_is_not_led_astray_by_the_array_it_was_submitted_from(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = lab.scheduler
+    monkeypatch.setattr("hpcpipe.schedulers.slurm.Slurm", lambda **_: fake)
+    lab.site = replace(lab.site, scheduler="slurm")
+    lab.workflow.command("echo {n}", n=3, name="work")
+    lab.submit()
+    inherited = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_JOB_ID": "9"}
+    assert lab.run("work", env=inherited).out == b"3\n"
+    assert lab.outcome("work")["job"] == "9"

@@ -1,0 +1,397 @@
+"""Submitting: in which order things happen, and that no death or refusal doubles or loses any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import CANCELLED, LIVE, QUEUED, RUNNING, Lab
+
+from hpcpipe import each
+from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
+from hpcpipe.ledger import Ledger
+from hpcpipe.model import After, Reason, State
+from hpcpipe.record import read_record
+from hpcpipe.rundir import write_whole
+from hpcpipe.status import make_report
+
+Deadly = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Note what would have been waited for, and let nothing wait."""
+    naps: list[float] = []
+    clock = SimpleNamespace(time=time.time, sleep=naps.append)
+    monkeypatch.setattr("hpcpipe.submit.time", clock)
+    monkeypatch.setattr("hpcpipe.submit._IN_DOUBT", -1.0)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    return naps
+
+
+@pytest.fixture
+def four(lab: Lab) -> Lab:
+    """Four batches: an array, one aligned with it, one that waits for all of that, one alone."""
+    first = lab.workflow.command("echo {n}", n=each([1, 2, 3]), name="start")
+    second = lab.workflow.command("echo", name="go_on", after=[first])
+    lab.workflow.command("echo", name="collect", after=[second.gather()])
+    lab.workflow.command("echo", name="alone")
+    return lab
+
+
+def live_tasks(lab: Lab) -> Counter[str]:
+    """Count, by node and key, the tasks of all elements that the scheduler has."""
+    history = Ledger(lab.rundir.ledger).read()
+    records = [read_record(lab.rundir, run["run"]) for run in history.runs]
+    batches = {batch.id: batch for record in records for batch in record.batches.values()}
+    fake = lab.scheduler
+    return Counter(
+        f"{job.node} {key}"
+        for name, job in fake.jobs.items()
+        for key, index in batches[job.batch].elements()
+        if fake.says[fake.element(name, index)] in LIVE
+    )
+
+
+def all_tasks(lab: Lab) -> Counter[str]:
+    """Count every task of the workflow once."""
+    record = read_record(lab.rundir, Ledger(lab.rundir.ledger).read().last["run"])
+    nodes = record.nodes.values()
+    return Counter(f"{node.name} {node.key(index)}" for node in nodes for index in range(len(node)))
+
+
+def check_complete(lab: Lab) -> None:
+    """Hold what the scheduler has against what it should: each task once, nothing held."""
+    assert live_tasks(lab) == all_tasks(lab)
+    jobs = lab.scheduler.live
+    live = {word for word in lab.scheduler.says.values() if word in LIVE}
+    assert live <= {QUEUED, RUNNING}
+    assert {
+        (job.node, jobs[after.job].node, after.kind) for job in jobs.values() for after in job.after
+    } == {("go_on", "start", "each"), ("collect", "go_on", "all")}
+    history = Ledger(lab.rundir.ledger).read()
+    assert (history.adrift(), history.held()) == ([], [])
+    report = make_report(lab.rundir)
+    assert (report.adrift, report.failures) == (0, [])
+    assert {task.place.attempt for task in report.tasks if task.place} == {1}
+
+
+# The order of events
+
+
+def test_intent_and_id_are_on_disk_around_every_call_and_roots_are_held_until_the_last(
+    four: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Ledger.append
+
+    def noted(ledger: Ledger, event: str, **facts: Any) -> None:
+        append(ledger, event, **facts)
+        four.scheduler.calls.append(event.upper())
+
+    monkeypatch.setattr(Ledger, "append", noted)
+    four.submit()
+    each_batch = ["SUBMITTING", "submit", "submitted", "SUBMITTED"]
+    assert four.scheduler.calls == ["RUN", *4 * each_batch, "release", "released", "RELEASED"]
+    jobs = four.scheduler.jobs.values()
+    assert [(job.node, job.after, job.held) for job in jobs] == [
+        ("start", (), True),
+        ("go_on", (After("1", "each"),), False),
+        ("collect", (After("2"),), False),
+        ("alone", (), True),
+    ]
+    check_complete(four)
+
+
+def test_all_that_a_job_needs_is_on_disk_before_it_is_submitted(four: Lab) -> None:
+    def look(step: str) -> None:
+        if step != "submitted":
+            return
+        newest = [*four.scheduler.jobs.values()][-1]
+        intent = Ledger(four.rundir.ledger).read().submissions[newest.batch]
+        assert (intent.job, intent.token, intent.held) == (None, newest.token, newest.held)
+        record = read_record(four.rundir, 1)
+        assert {folder.name for folder in four.rundir.results.iterdir()} == {*record.nodes}
+        made = {path.name for path in four.rundir.batches.iterdir()}
+        assert made == {f"{batch}{end}" for batch in record.batches for end in (".sh", ".tasks")}
+        assert newest.batch in record.batches
+
+    four.scheduler.hook = look
+    four.submit()
+    assert four.scheduler.calls.count("submitted") == 4
+
+
+def test_a_plan_that_fails_leaves_nothing_behind(four: Lab) -> None:
+    four.workflow.command("echo", name="greedy", resources={"queue": "no such"})
+    four.site = four.with_queue("short")
+    with pytest.raises(ConfigError, match="no queue 'no such'"):
+        four.submit()
+    assert not four.rundir.folder.exists()
+
+
+# Killed, and submitted again
+
+
+class Killed(BaseException):
+    """A client's death."""
+
+
+@pytest.fixture
+def deadly(four: Lab, monkeypatch: pytest.MonkeyPatch) -> Deadly:
+    """Submit, dying at a step between lock and last line; give how many steps there were.
+
+    A step is before or after a file is written or the scheduler is called, and before, within or
+    after a line of the ledger. Those who are not held begin to run meanwhile.
+    """
+    steps: Iterator[int] = count()
+    dies: int | None = None
+
+    def step(_: object = None) -> None:
+        if next(steps) == dies:
+            raise Killed
+
+    append = Ledger.append
+
+    def append_and_die(ledger: Ledger, event: str, **facts: Any) -> None:
+        before = ledger.path.stat().st_size if ledger.path.exists() else 0
+        step()
+        append(ledger, event, **facts)
+        try:
+            step()
+        except Killed:
+            os.truncate(ledger.path, (before + ledger.path.stat().st_size) // 2)
+            raise
+        step()
+
+    def write_and_die(path: Path, data: bytes, mode: int = 0o600) -> None:
+        step()
+        write_whole(path, data, mode)
+        step()
+
+    def submit(at: int | None = None) -> int:
+        nonlocal steps, dies
+        steps, dies = count(), at
+        four.scheduler.hook = step
+        with suppress(Killed):
+            four.submit()
+        for name, job in four.scheduler.jobs.items():
+            for one in (name, f"{name}_0"):
+                if not job.after and four.scheduler.says.get(one) == QUEUED:
+                    four.scheduler.says[one] = RUNNING
+        return next(steps)
+
+    monkeypatch.setattr(Ledger, "append", append_and_die)
+    monkeypatch.setattr("hpcpipe.submit.write_whole", write_and_die)
+    monkeypatch.setattr("hpcpipe.rundir.write_whole", write_and_die)
+    return submit
+
+
+def test_killed_anywhere_the_same_command_completes_and_doubles_nothing(
+    four: Lab, deadly: Deadly
+) -> None:
+    steps = deadly()
+    check_complete(four)
+    assert steps > 50
+    for at in range(steps):
+        shutil.rmtree(four.rundir.folder)
+        four.scheduler.forget()
+        deadly(at)
+        deadly()
+        check_complete(four)
+
+
+def test_killed_again_and_again_a_little_later_each_time_it_still_completes(
+    four: Lab, deadly: Deadly
+) -> None:
+    at = 0
+    while deadly(at) > at + 1:
+        at += 1
+    check_complete(four)
+    assert at > 20
+
+
+def test_what_was_left_held_and_is_gone_since_is_submitted_anew(four: Lab) -> None:
+    def die(step: str) -> None:
+        if step == "release":
+            raise Killed
+
+    four.scheduler.hook = die
+    with pytest.raises(Killed):
+        four.submit()
+    four.scheduler.hook = lambda _: None
+    assert make_report(four.rundir).adrift == 2
+    for job in ("1", "2", "3"):
+        four.scheduler.cancel([job])
+    four.submit()
+    check_complete(four)
+    assert [job.node for job in four.scheduler.live.values()] == [
+        "alone", "start", "go_on", "collect",
+    ]  # fmt: skip
+
+
+def test_a_run_of_which_nothing_was_handed_over_says_so(four: Lab) -> None:
+    def die(_: str) -> None:
+        raise Killed
+
+    four.scheduler.hook = die
+    with pytest.raises(Killed):
+        four.submit()
+    report = make_report(four.rundir)
+    assert (report.adrift, report.finished) == (4, False)
+    assert report.total == {State.UNKNOWN: 3, State.WAITING: 5}
+
+
+# Refused, or not answered
+
+
+def refuse(words: str, at: int) -> Callable[[str], None]:
+    """Refuse the n-th job."""
+    calls = count(1)
+
+    def hook(step: str) -> None:
+        if step == "submit" and next(calls) == at:
+            raise SchedulerError(words)
+
+    return hook
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_refusal_leaves_nothing_in_the_queue_and_the_same_command_begins_anew(
+    four: Lab, at: int
+) -> None:
+    four.scheduler.hook = refuse("sbatch: error: Invalid qos", at)
+    with pytest.raises(SchedulerError) as refused:
+        four.submit()
+    said = str(refused.value)
+    node = ["start", "go_on", "collect", "alone"][at - 1]
+    assert said.startswith(f"sbatch: error: Invalid qos\nRefused: batch {node}-")
+    assert "Nothing of this submission is left in the queue." in said
+    assert not four.scheduler.live
+    report = make_report(four.rundir)
+    assert (report.finished, report.adrift, report.asked) == (True, 0, None)
+    assert {(task.reason, task.words) for task in report.tasks} == {
+        (Reason.REFUSED, "sbatch: error: Invalid qos")
+    }
+    four.scheduler.hook = lambda _: None
+    four.submit()
+    check_complete_after_refusal(four)
+
+
+def check_complete_after_refusal(lab: Lab) -> None:
+    assert live_tasks(lab) == all_tasks(lab)
+    assert make_report(lab.rundir).total == {State.QUEUED: 8}
+
+
+def test_a_refused_account_is_answered_with_one_that_may_be_used(four: Lab) -> None:
+    four.scheduler.hook = refuse("sbatch: error: Invalid account", 2)
+    with pytest.raises(SchedulerError, match=r"Type: hpcpipe retry --account lab$"):
+        four.submit()
+    submission = make_report(four.rundir).tasks[0].place
+    assert submission is not None
+    assert submission.submission.hint == "--account lab"
+
+
+def unavailable(*steps: int) -> Callable[[str], None]:
+    """Let the scheduler not answer at some of its calls."""
+    calls = count(1)
+
+    def hook(_: str) -> None:
+        if next(calls) in steps:
+            raise SchedulerUnavailable("Unable to contact slurm controller")
+
+    return hook
+
+
+@pytest.mark.parametrize(
+    ("steps", "calls"),
+    [((1,), 4 + 1), ((2,), 4), ((5,), 4 + 1), ((6,), 4), ((1, 3, 5), 4 + 3)],
+    ids=["before", "after", "before a later one", "after a later one", "thrice"],
+)
+def test_a_scheduler_that_does_not_answer_once_is_asked_again_without_doubling(
+    four: Lab, naps: list[float], steps: tuple[int, ...], calls: int
+) -> None:
+    four.scheduler.hook = unavailable(*steps)
+    four.submit()
+    assert four.scheduler.calls.count("submit") == calls
+    assert naps[:3] == [1, 2, 4][: len(steps)]
+    check_complete(four)
+
+
+@pytest.mark.parametrize("since", range(1, 11))
+def test_a_scheduler_gone_half_way_loses_nothing(four: Lab, since: int) -> None:
+    four.scheduler.hook = unavailable(*range(since, 100))
+    with pytest.raises(SchedulerUnavailable) as gone:
+        four.submit()
+    known = len(Ledger(four.rundir.ledger).read().jobs())
+    assert str(gone.value) == (
+        f"Unable to contact slurm controller\n{known} of 4 batches are with the scheduler, held; "
+        "nothing is lost: the same command again goes on from here"
+    )
+    assert make_report(four.rundir).trouble == "Unable to contact slurm controller" or not known
+    four.scheduler.hook = lambda _: None
+    four.submit()
+    check_complete(four)
+
+
+# What is done, and what is in flight
+
+
+def test_tasks_in_flight_are_depended_on_and_not_submitted_again(four: Lab) -> None:
+    four.submit()
+    nodes = four.workflow.nodes
+    four.workflow.command("echo", name="late", after=[nodes["go_on"], nodes["alone"]])
+    before = dict(four.scheduler.jobs)
+    four.scheduler.calls.clear()
+    four.submit()
+    assert four.scheduler.calls == ["poll", "submit", "submitted", "release", "released"]
+    [late] = [job for name, job in four.scheduler.jobs.items() if name not in before]
+    assert (late.node, set(late.after)) == ("late", {After("2", "each"), After("4")})
+    assert live_tasks(four) == all_tasks(four)
+
+
+def test_good_tasks_are_neither_run_nor_waited_for_and_failed_ones_are_run_again(
+    four: Lab,
+) -> None:
+    four.submit()
+    for name in ("start/1", "start/2", "start/3", "go_on/1", "go_on/3", "alone"):
+        assert four.run(name).status == 0
+    four.scheduler.cancel(["1", "2", "3", "4"])
+    four.submit()
+    go_on, collect = four.scheduler.live.values()
+    assert (go_on.node, go_on.after) == ("go_on", ())
+    assert (collect.node, collect.after) == ("collect", (After("5"),))
+    report = make_report(four.rundir)
+    attempts = {task.name: task.place.attempt for task in report.tasks if task.place}
+    assert attempts == {"go_on/2": 2, "collect": 2}
+
+
+def test_nothing_left_to_do_is_no_business_of_the_scheduler(four: Lab) -> None:
+    four.submit()
+    for name in ("start/1", "start/2", "start/3", "go_on/1", "go_on/2", "go_on/3"):
+        assert four.run(name).status == 0
+    assert [four.run(name).status for name in ("collect", "alone")] == [0, 0]
+    four.scheduler.calls.clear()
+    four.submit()
+    assert four.scheduler.calls == []
+
+
+def test_the_claim_of_a_job_that_is_gone_is_lifted_and_that_of_a_live_one_is_not(
+    four: Lab,
+) -> None:
+    four.submit()
+    claims = [four.find(name).claim for name in ("start/1", "start/2", "alone")]
+    for claim in claims:
+        claim.write_text("node7 1234 9\n")
+    four.scheduler.says["1_0"] = RUNNING
+    four.scheduler.says["1_1"] = CANCELLED
+    four.scheduler.says["4"] = CANCELLED
+    four.submit()
+    assert [claim.exists() for claim in claims] == [True, False, False]
