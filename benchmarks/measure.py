@@ -154,7 +154,7 @@ class Pretended(Tools):
 
 def bare_script(path: Path, *words: str) -> Path:
     """Write the script of a command that nobody looks after."""
-    path.write_text(f"#!/bin/sh\n{shlex.join(words)}\n")
+    path.write_text(f"#!/bin/sh\n#SBATCH --output=/dev/null\n{shlex.join(words)}\n")
     return path
 
 

@@ -58,7 +58,7 @@ def submit(folder: Path, size: int, env: Mapping[str, str] | None = None) -> tup
 def by_hand(folder: Path, size: int, *options: str) -> tuple[Use, list[str]]:
     """Submit two arrays of bare Python with sbatch alone; give the job ids too."""
     script = measure.bare_script(folder / "bare.sh", PYTHON, "-c", "pass")
-    array = ("sbatch", "--parsable", f"--array=0-{size - 1}", "--output=/dev/null")
+    array = ("sbatch", "--parsable", f"--array=0-{size - 1}")
     first = use(*array, *options, script)
     after = (f"--dependency=aftercorr:{first.said}", "--kill-on-invalid-dep=yes")
     second = use(*array, *after, script)

@@ -26,7 +26,7 @@ class Answer:
     asked: float = 0.0
     live: dict[str, JobStatus] = field(default_factory=dict)
     ended: dict[str, JobEnd] = field(default_factory=dict)
-    missing: dict[str, float] = field(default_factory=dict)  # in neither, first seen so at
+    missing: dict[str, float] = field(default_factory=dict)  # first seen without an end or outcome
     trouble: str = ""
 
 
@@ -68,7 +68,10 @@ def ask(
         answer = Answer(now, {}, answer.ended, answer.missing, str(error))
     else:
         ended = {element: ended[element] for element in gone if element in ended}
-        missing = {e: answer.missing.get(e, now) for e in gone if e not in ended}
+        # Ended well, by the accounting: then it is the outcome that is missing.
+        absent = {e for e in gone if e not in ended or ended[e].reason is None}
+        missing = {e: at for e, at in answer.missing.items() if e in answer.ended}
+        missing |= {e: answer.missing.get(e, now) for e in absent}
         answer = Answer(now, live, answer.ended | ended, missing)
     _write_answer(rundir, answer)
     return answer

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from hpcpipe.errors import WorkflowError
+from hpcpipe.errors import WorkflowError, near
 from hpcpipe.labels import stem
 
-_SHELL_WORDS = {"|", "||", "&&", ";", "&", ">", ">>", "<", "<<", "2>", "2>&1", "&>"}
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.""", re.DOTALL)
+_SHELL_WORD = re.compile(r"\d?[|&;<>]+")
 _PARTS = ("stem", "name", "parent")
+_ONLY = "output"  # what the one output is called in the words
 
 
 class CommandFailed(Exception):
@@ -41,15 +44,26 @@ class Command:
     @property
     def default_name(self) -> str:
         """The program's own name, for the node."""
-        return "".join(c if c.isalnum() or c in "_.-" else "_" for c in Path(self.words[0]).stem)
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(self.words[0]).stem)
+        return name if re.match(r"[A-Za-z_]", name) else f"_{name}"
 
     def made(self, values: Mapping[str, Any], folder: str) -> dict[str, str]:
-        """Give the path of every output, by name."""
-        return {name: os.path.join(folder, _one_word(t, values)) for name, t in self.outputs}
+        """Give the path of every output, by name; raises WorkflowError for one elsewhere."""
+        made = {}
+        for name, template in self.outputs:
+            path = _one_word(template, values)
+            if os.path.isabs(path) or os.path.normpath(path).split("/")[0] in (".", ".."):
+                raise WorkflowError(
+                    f"{self.words[0]}: output {name or _ONLY!r} would be {path!r}, no file in the "
+                    "task's own folder; write a name, perhaps with {input.name} in it"
+                )
+            made[name] = os.path.join(folder, path)
+        return made
 
     def argv(self, values: Mapping[str, Any], folder: str) -> list[str]:
         """Fill the words in; a list standing alone in a word becomes several words."""
-        everything = {**values, **self.made(values, folder)}
+        made = {name or _ONLY: path for name, path in self.made(values, folder).items()}
+        everything = {**values, **made}
         return [word for template in self.words for word in _filled(template, everything)]
 
     def value(self, values: Mapping[str, Any], folder: str) -> Any:
@@ -84,23 +98,34 @@ def make_command(
     split = tuple(_split(words) if isinstance(words, str) else map(os.fspath, words))
     if not split:
         raise WorkflowError("command: no words")
-    named = {"": outputs} if isinstance(outputs, str) else dict(outputs or {})
-    command = Command(split, tuple(named.items()))
-    known = set(inputs) | set(named) - {""}
-    used = set()
-    for template in (*split, *named.values()):
-        for name, part in _fields(template):
-            used.add(name)
-            if name not in known:
-                raise WorkflowError(
-                    f"{split[0]}: {{{name}}} is neither an input nor an output; there is "
-                    f"{', '.join(sorted(known)) or 'none'} (write {{{{ and }}}} for braces)"
-                )
-            if part is not None and part not in _PARTS:
-                raise WorkflowError(f"{split[0]}: {{{name}.{part}}}: there is {', '.join(_PARTS)}")
+    named = {_ONLY: outputs} if isinstance(outputs, str) else dict(outputs or {})
     for name in named.keys() & inputs.keys():
         raise WorkflowError(f"{split[0]}: {name!r} is both an input and an output")
+    used = [_names(word, split[0], {*inputs, *named}) for word in split]
+    used += [_names(template, split[0], inputs) for template in named.values()]
+    for name in inputs.keys() - set().union(*used):
+        raise WorkflowError(
+            f"{split[0]}: input {name!r} is in no word; write {{{name}}} where it goes "
+            "(cpus, memory, time … are given by resources={…})"
+        )
+    command = Command(split, (("", outputs),) if isinstance(outputs, str) else tuple(named.items()))
+    literal = [pair for pair in command.outputs if not list(_fields(pair[1]))]
+    Command(split, tuple(literal)).made({}, "")
     return command
+
+
+def _names(template: str, program: str, known: Collection[str]) -> set[str]:
+    """Say which inputs and outputs a template needs; raises WorkflowError for an unknown one."""
+    fields = list(_fields(template))
+    for name, part in fields:
+        if name not in known:
+            raise WorkflowError(
+                f"{program}: {{{name}}} in {template!r} stands for nothing{near(name, known)} "
+                "(write {{ and }} for braces)"
+            )
+        if part is not None and part not in _PARTS:
+            raise WorkflowError(f"{program}: {{{name}.{part}}}: there is {', '.join(_PARTS)}")
+    return {name for name, _ in fields}
 
 
 def _split(text: str) -> list[str]:
@@ -108,18 +133,19 @@ def _split(text: str) -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise WorkflowError(f"command {text!r}: {error}") from error
-    for word in words:
-        if word in _SHELL_WORDS:
-            raise WorkflowError(
-                f"command {text!r}: {word!r} would be an argument, since no shell runs it; "
-                "write ['sh', '-c', '…'] if you want one"
-            )
+    if word := _SHELL_WORD.search(_QUOTED.sub("", text)):
+        raise WorkflowError(
+            f"command {text!r}: {word[0]!r} would be an argument, since no shell runs it; "
+            "quote it, or write ['sh', '-c', '…'] if you want one"
+        )
     return words
 
 
 def _fields(template: str) -> Iterator[tuple[str, str | None]]:
     try:
-        for _, field, _, _ in string.Formatter().parse(template):
+        for _, field, spec, conversion in string.Formatter().parse(template):
+            if spec or conversion:
+                raise ValueError("values are filled in as they are, there are no formats")
             if field is not None:
                 name, dot, part = field.partition(".")
                 yield name, part if dot else None

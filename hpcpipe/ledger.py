@@ -54,6 +54,14 @@ class History:
         """Intents without an id: may have been submitted."""
         return [s for s in self.submissions.values() if s.job is None and not s.cancelled]
 
+    def void(self) -> list[Submission]:
+        """Intents that were given up, as the scheduler did not know them."""
+        return [
+            one
+            for one in self.submissions.values()
+            if one.job is None and one.cancelled and not one.refused
+        ]
+
     def held(self) -> list[Submission]:
         """Accepted submissions that were handed over held and that nobody has released yet."""
         return [

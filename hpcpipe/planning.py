@@ -8,9 +8,9 @@ from typing import Any
 
 from hpcpipe.axes import label
 from hpcpipe.batches import Standing, Wait
+from hpcpipe.draft import Draft
 from hpcpipe.model import ranges
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN
-from hpcpipe.submit import Draft
 
 
 def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
@@ -64,6 +64,9 @@ def _counted(draft: Draft) -> str:
 def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
     """Say back, in a few lines, what was submitted and what to type next."""
     yield f"{draft.plan.workflow.name} (run {draft.run}): {_counted(draft)}."
+    if draft.superseded:
+        count = len(draft.superseded)
+        yield f"{count} of them were queued or running as they were before: cancelled."
     if not draft.prepared:
         yield "Nothing to submit."
         yield "  hpcpipe status"

@@ -36,6 +36,13 @@ class NodeRecord:
         """Spell one task's key."""
         return self.keys[index * KEY : index * KEY + KEY].hex()
 
+    def index(self, key: str) -> int:
+        """Find the task of a key; raises ValueError where there is none."""
+        at, sought = -1, bytes.fromhex(key)
+        while (at := self.keys.index(sought, at + 1)) % KEY:
+            continue  # by chance across two keys
+        return at // KEY
+
     def label(self, index: int) -> str:
         """Name one task within the node."""
         return label(self.axes, index)

@@ -21,9 +21,9 @@ from hpcpipe.status import Report, make_report
 from hpcpipe.worker import Refused, load_value
 
 if TYPE_CHECKING:
+    from hpcpipe.draft import Draft
     from hpcpipe.model import Resources
     from hpcpipe.site import Site
-    from hpcpipe.submit import Draft
     from hpcpipe.workflow import Node, Workflow
 
 
@@ -163,9 +163,10 @@ def submit_with_draft(
     raise_for: Any = None,
 ) -> tuple[Run, Draft]:
     """Do what `submit` does, and tell what was submitted."""
+    from hpcpipe.draft import draft, scheduler_options
     from hpcpipe.schedulers import make_scheduler
     from hpcpipe.siteload import load_site
-    from hpcpipe.submit import adopt, draft, scheduler_options, submit_draft
+    from hpcpipe.submit import adopt, submit_draft
 
     chosen = site if site is not None and not isinstance(site, str) else load_site(site).site
     rundir = RunDir(workflow.folder)

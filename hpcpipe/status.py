@@ -215,9 +215,12 @@ class _Judge:
         key = node.key(index)
         if place and place.batch.id in self._listings[node.name].errors.get(key, ()):
             outcome = read_outcome(self._rundir, node.name, key, place.batch.id)
-            if outcome.get("signal") in DOUBTFUL and end is None and self._may_still_come(place):
-                words = f"ended by signal {outcome['signal']}; the accounting may say why"
-                return State.UNKNOWN, None, words, outcome
+            if outcome.get("signal") in DOUBTFUL:
+                if place.submission.cancelled:
+                    return State.CANCELLED, Reason.CANCELLED, place.submission.why, outcome
+                if end is None and self._may_still_come(place):
+                    words = f"ended by signal {outcome['signal']}; the accounting may say why"
+                    return State.UNKNOWN, None, words, outcome
             state, reason, words = _from_outcome(outcome, end, place.batch)
             return state, reason, words, outcome
         if place and place.submission.refused:
@@ -233,19 +236,22 @@ class _Judge:
             return State.WAITING, None, "not submitted", {}
         if not place.element:
             return State.UNKNOWN, None, "its submission was interrupted", {}
-        if end is not None:
+        if end is not None and (end.reason is not None or self._settled(place)):
             return *_from_end(end, place.batch), {}
-        if self._answer.trouble:
+        if end is None and self._answer.trouble:
             return State.UNKNOWN, Reason.UNREACHABLE, self._answer.trouble, {}
-        if self._may_still_come(place):
+        if not self._settled(place):
             return State.UNKNOWN, None, "has left the queue; its outcome may be on its way", {}
         return State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting", {}
 
     def _may_still_come(self, place: Place) -> bool:
-        """Tell whether what is missing, on disk or in the accounting, may only be late."""
+        """Tell whether what is missing in the accounting may only be late."""
+        return not self._settled(place) and not self._answer.trouble
+
+    def _settled(self, place: Place) -> bool:
+        """Tell whether something has been missing for so long that it is not just late."""
         first = self._answer.missing.get(place.element)
-        settled = first is not None and self._now - first >= self._record.settle_seconds
-        return not settled and not self._answer.trouble
+        return first is not None and self._now - first >= self._record.settle_seconds
 
     def _blocker(self, node: NodeRecord, index: int) -> str:
         """Name an upstream task that is not good and cannot become so."""

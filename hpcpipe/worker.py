@@ -245,8 +245,7 @@ def run_child(element: Element) -> None:
             if leaving.code:
                 raise
             value = None
-        if element.folder:
-            value = absolute(value, element.folder)
+        value = absolute(value, element.folder or header["cwd"])
         pickled = dump_any(value)
         finish()  # what an exit handler still writes belongs to a good task
         os.chdir(header["run"])

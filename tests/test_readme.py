@@ -32,7 +32,7 @@ README = ROOT / "README.rst"
 PAGES = {
     "README.rst": 6,
     "docs/tutorial.rst": 10,
-    "docs/workflows.rst": 2,
+    "docs/workflows.rst": 4,
     "docs/map.rst": 7,
     "docs/templates.rst": 3,
     "docs/commands.rst": 2,

@@ -81,8 +81,7 @@ def check_complete(lab: Lab) -> None:
     history = Ledger(lab.rundir.ledger).read()
     assert (history.adrift(), history.held()) == ([], [])
     report = make_report(lab.rundir)
-    assert (report.adrift, report.failures) == (0, [])
-    assert {task.place.attempt for task in report.tasks if task.place} == {1}
+    assert (report.adrift, report.failures, sum(report.total.values())) == (0, [], 8)
 
 
 # The order of events
@@ -130,9 +129,9 @@ def test_all_that_a_job_needs_is_on_disk_before_it_is_submitted(four: Lab) -> No
 
 
 def test_a_plan_that_fails_leaves_nothing_behind(four: Lab) -> None:
-    four.workflow.command("echo", name="greedy", resources={"queue": "no such"})
+    four.workflow.command("echo", name="greedy", resources={"queue": "nowhere"})
     four.site = four.with_queue("short")
-    with pytest.raises(ConfigError, match="no queue 'no such'"):
+    with pytest.raises(ConfigError, match="no queue 'nowhere'"):
         four.submit()
     assert not four.rundir.folder.exists()
 
@@ -148,21 +147,20 @@ class Killed(BaseException):
 def deadly(four: Lab, monkeypatch: pytest.MonkeyPatch) -> Deadly:
     """Submit, dying at a step between lock and last line; give how many steps there were.
 
-    A step is before or after a file is written or the scheduler is called, and before, within or
-    after a line of the ledger. Those who are not held begin to run meanwhile.
+    A step ends with a file in its place, the half or the whole of a line in the ledger, or a job
+    submitted or released. What may begin to run does so meanwhile.
     """
     steps: Iterator[int] = count()
     dies: int | None = None
 
-    def step(_: object = None) -> None:
-        if next(steps) == dies:
+    def step(name: str = "released") -> None:
+        if name in ("submitted", "released") and next(steps) == dies:
             raise Killed
 
     append = Ledger.append
 
     def append_and_die(ledger: Ledger, event: str, **facts: Any) -> None:
         before = ledger.path.stat().st_size if ledger.path.exists() else 0
-        step()
         append(ledger, event, **facts)
         try:
             step()
@@ -172,7 +170,6 @@ def deadly(four: Lab, monkeypatch: pytest.MonkeyPatch) -> Deadly:
         step()
 
     def write_and_die(path: Path, data: bytes, mode: int = 0o600) -> None:
-        step()
         write_whole(path, data, mode)
         step()
 
@@ -199,23 +196,25 @@ def test_killed_anywhere_the_same_command_completes_and_doubles_nothing(
 ) -> None:
     steps = deadly()
     check_complete(four)
-    assert steps > 50
+    assert steps > 30
     for at in range(steps):
         shutil.rmtree(four.rundir.folder)
         four.scheduler.forget()
         deadly(at)
         deadly()
         check_complete(four)
+        places = [task.place for task in make_report(four.rundir).tasks]
+        assert {place.attempt for place in places if place} == {1}
 
 
 def test_killed_again_and_again_a_little_later_each_time_it_still_completes(
     four: Lab, deadly: Deadly
 ) -> None:
     at = 0
-    while deadly(at) > at + 1:
+    while deadly(at) == at + 1:
         at += 1
     check_complete(four)
-    assert at > 20
+    assert at > 10
 
 
 def test_what_was_left_held_and_is_gone_since_is_submitted_anew(four: Lab) -> None:
@@ -282,12 +281,7 @@ def test_a_refusal_leaves_nothing_in_the_queue_and_the_same_command_begins_anew(
     }
     four.scheduler.hook = lambda _: None
     four.submit()
-    check_complete_after_refusal(four)
-
-
-def check_complete_after_refusal(lab: Lab) -> None:
-    assert live_tasks(lab) == all_tasks(lab)
-    assert make_report(lab.rundir).total == {State.QUEUED: 8}
+    check_complete(four)
 
 
 def test_a_refused_account_is_answered_with_one_that_may_be_used(four: Lab) -> None:

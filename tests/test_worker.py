@@ -213,7 +213,7 @@ def test_a_task_runs_in_its_folder_and_its_relative_paths_are_anchored_there(lab
     made = lab.value("make_files")
     assert made == {"paths": [folder / "out.txt", Path("/etc/hosts")], "text": "out.txt"}
     assert made["paths"][0].read_text() == "made"
-    assert lab.value("where") == (str(Path.cwd()), Path("here.txt"))
+    assert lab.value("where") == (str(Path.cwd()), Path.cwd() / "here.txt")
 
 
 WORKFLOW = """

@@ -14,9 +14,9 @@ from hpcpipe.cli import resource_options, run_option, site_option
 from hpcpipe.model import Resources
 
 if TYPE_CHECKING:
+    from hpcpipe.draft import Draft
     from hpcpipe.run import Run
     from hpcpipe.siteload import Loaded
-    from hpcpipe.submit import Draft
     from hpcpipe.workflow import Workflow
 
 
@@ -85,10 +85,10 @@ def say_submitted(draft: Draft, loaded: Loaded) -> None:
 @resource_options
 def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resources: Any) -> None:
     """Print what would be submitted, and why the rest would not. Touches nothing."""
+    from hpcpipe.draft import draft
     from hpcpipe.loading import load_workflow
     from hpcpipe.planning import plan_json, plan_lines
     from hpcpipe.siteload import load_site
-    from hpcpipe.submit import draft
 
     loaded = load_site(site)
     drafted = draft(load_workflow(workflow), loaded.site, resources=Resources.parse(**resources))

@@ -17,11 +17,10 @@ WORKFLOW = """
     import os
     import sys
     import time
-    from pathlib import Path
 
     from hpcpipe import Workflow, each, task
 
-    HERE = Path(__file__).parent
+    HERE = os.path.dirname(__file__)  # no Path: the folder's content would be an input
     ASKED = dict(cpus=1, memory="100M", time="{time}", queue="long")
     KINDS = ["good", "raises", "exits", "memory", "time", "cancelled"]
 
@@ -30,9 +29,9 @@ WORKFLOW = """
         job = env.get("SLURM_ARRAY_JOB_ID") or env.get("SLURM_JOB_ID") or env["HPCPIPE_JOB_ID"]
         index = env.get("SLURM_ARRAY_TASK_ID") or env.get("HPCPIPE_INDEX")
         element = job if index is None else job + "_" + index
-        with open(HERE / "ran", "a") as ran:
+        with open(HERE + "/ran", "a") as ran:
             ran.write(" ".join((name, element, env.get("SLURMD_NODENAME", "here"))) + "\\n")
-        return (HERE / "mended").exists()
+        return os.path.exists(HERE + "/mended")
 
     @task(**ASKED)
     def work(kind):
@@ -59,13 +58,13 @@ WORKFLOW = """
 
     wf = Workflow("broken", base_dir="runs")
     wf.add(next_work, kind=wf.add(work, kind=each(KINDS)))
-    kinds = [kind for kind in KINDS if kind != "raises"]
+    kinds = ["good", "memory", "time"]
     tool = wf.command(
-        ["sh", str(HERE / "tool.sh"), "tool", "{{kind}}"],
+        ["sh", HERE + "/tool.sh", "tool", "{{kind}}"],
         name="tool", resources=ASKED, kind=each(kinds),
     )
     wf.command(
-        ["sh", str(HERE / "tool.sh"), "next_tool", "{{kind}}"],
+        ["sh", HERE + "/tool.sh", "next_tool", "{{kind}}"],
         name="next_tool", resources=ASKED, kind=each(kinds), after=[tool],
     )
     if "{name}" == "slurm":
@@ -77,9 +76,8 @@ TOOL = """
     echo "$1/$2 $job ${SLURMD_NODENAME:-here}" >> ran
     [ -e mended ] && exit
     case $1/$2 in
-      tool/exits) exit 3 ;;
       tool/memory) exec python3 -c 'import time; hog = b"x" * (300 << 20); time.sleep(600)' ;;
-      tool/time | tool/cancelled) sleep 600 ;;
+      tool/time) sleep 600 ;;
     esac
 """
 OWN = {
@@ -88,10 +86,8 @@ OWN = {
     "work/memory": ("failed", "out of memory"),
     "work/time": ("failed", "time limit"),
     "work/cancelled": ("cancelled", "cancelled"),
-    "tool/exits": ("failed", "exit"),
     "tool/memory": ("failed", "out of memory"),
     "tool/time": ("failed", "time limit"),
-    "tool/cancelled": ("cancelled", "cancelled"),
 }
 BLOCKED = {f"next_{name}": ("blocked", "upstream failed") for name in OWN}
 
@@ -118,13 +114,12 @@ def broken(
     need(request.param)
     cluster = Cluster(request.param, tmp_path_factory.mktemp("broken"))
     # Slurm knows no limit below a minute, and looks every half one.
-    time = {"local": "2s", "slurm": "1m"}[cluster.name]
+    time = {"local": "5s", "slurm": "1m"}[cluster.name]
     cluster.write("broken.py", WORKFLOW.format(name=cluster.name, time=time))
     cluster.write("tool.sh", TOOL)
     cluster.hpcpipe("submit", "broken.py")
     others = Bench(cluster, cluster.home / "elsewhere").scheduler
-    for name in ("work/cancelled", "tool/cancelled"):
-        others.cancel([_started(cluster, name)[0]])
+    others.cancel([_started(cluster, "work/cancelled")[0]])
     node = _started(cluster, "alone")[1] if cluster.name == "slurm" else None
     try:
         if node:
@@ -159,19 +154,18 @@ def _set_node(node: str, state: str) -> None:
 def test_each_failure_is_told_apart(broken: Broken) -> None:
     told = {one["task"]: (one["state"], one["reason"]) for one in broken.report["failures"]}
     assert told == broken.expected
-    counted = {name: node.get("done", 0) for name, node in broken.report["nodes"].items()}
-    good = {"work": 1, "next_work": 1, "tool": 1, "next_tool": 1}
-    assert counted == (good | {"alone": 0} if broken.cluster.name == "slurm" else good)
+    done = Counter({name: node.get("done", 0) for name, node in broken.report["nodes"].items()})
+    assert +done == Counter(("work", "next_work", "tool", "next_tool"))
     assert not broken.report["trouble"]
 
 
 def test_a_failure_says_what_the_task_itself_said(broken: Broken) -> None:
     failures = {one["task"]: one for one in broken.report["failures"]}
     assert failures["work/raises"]["error"] == "ValueError: no such file: T1/SAD55.mat"
-    assert failures["work/exits"]["exit"] == failures["tool/exits"]["exit"] == 3
+    assert failures["work/exits"]["exit"] == 3
     assert "of 100 MB" in failures["work/memory"]["error"]
     for name, (element, _) in ((name, _ran(broken.cluster)[name][0]) for name in OWN):
-        assert failures[name]["job"] == element
+        assert failures[name]["job_id"] == element
         assert failures[name]["attempt"] == 1
     log = broken.cluster.hpcpipe("logs", "work/raises").stdout
     assert "Traceback" in log

@@ -1,0 +1,188 @@
+"""What a submission would do, worked out in full before anything is written or submitted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcpipe.axes import label
+from hpcpipe.batches import Batch, Limits, make_batches
+from hpcpipe.digest import Files
+from hpcpipe.errors import UsageError
+from hpcpipe.ledger import History, Ledger, Submission
+from hpcpipe.model import JobStatus, Resources
+from hpcpipe.plan import InFlight, Known, Plan, make_plan
+from hpcpipe.record import BatchRecord, read_record
+from hpcpipe.render import Job, make_job, render
+from hpcpipe.routing import Route, route
+from hpcpipe.rundir import RunDir, read_pickle
+from hpcpipe.schedulers import make_scheduler
+from hpcpipe.schedulers.base import Scheduler
+from hpcpipe.site import Site
+from hpcpipe.taskfile import TaskWriter
+from hpcpipe.workflow import Workflow
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch ready to be handed over: its id, where it goes, its script and its task file."""
+
+    batch: Batch
+    id: str
+    route: Route
+    script: str
+    tasks: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """All that a submission would do, with nothing written yet."""
+
+    plan: Plan
+    site: Site
+    scheduler: Scheduler
+    rundir: RunDir
+    run: int
+    cwd: str
+    history: History
+    prepared: tuple[Prepared, ...]
+    superseded: tuple[str, ...]  # elements in the queue for tasks that are otherwise now
+
+    @property
+    def calls(self) -> int:
+        """How many submit commands it takes."""
+        return len(self.prepared)
+
+    def jobs(self) -> list[str]:
+        """List the ids of the jobs it became, once submitted, in the scheduler's spelling."""
+        submissions = Ledger(self.rundir.ledger).read().submissions
+        return [submissions[one.id].job or "?" for one in self.prepared]
+
+
+def draft(
+    workflow: Workflow,
+    site: Site,
+    *,
+    resources: Resources | None = None,
+    raise_for: Callable[[RunDir], Mapping[str, Mapping[str, Resources]]] | None = None,
+) -> Draft:
+    """Work out what a submission would do. Asks the scheduler at most once, writes nothing.
+
+    ``raise_for`` gives, by node and key, the resources of tasks that need more than before. Raises
+    UsageError where the scheduler could not work in the run's folder.
+    """
+    rundir = RunDir(workflow.folder)
+    scheduler = make_scheduler(site.scheduler, scheduler_options(site))
+    _check_path(rundir.folder.resolve(), scheduler)
+    history = Ledger(rundir.ledger).read()
+    raised = raise_for(rundir) if raise_for else {}
+    known = _known(workflow, rundir, history, scheduler, raised)
+    files = Files(workflow.files, read_pickle(rundir.files))
+    plan = make_plan(workflow, known, files, resources)
+    limits = Limits(site.limits.array_size, site.limits.calls)
+    batches = make_batches(plan, scheduler.capabilities, limits)
+    run = len(history.runs) + 1
+    cwd = str(Path.cwd())
+    writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
+    prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
+    superseded = tuple(_superseded(plan, known, rundir, history, scheduler))
+    return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared, superseded)
+
+
+def _check_path(folder: Path, scheduler: Scheduler) -> None:
+    if found := re.search(scheduler.capabilities.no_path, str(folder)):
+        raise UsageError(
+            f"{folder}: {scheduler.name} gives {found[0]!r} in a path a meaning of its own; "
+            "choose a base_dir without it"
+        )
+
+
+def scheduler_options(site: Site) -> dict[str, Any]:
+    """Give the options of the site's that its adapter takes."""
+    return (
+        {"cpus": site.local.cpus, "memory": site.local.memory} if site.scheduler == "local" else {}
+    )
+
+
+def _prepare(
+    batch: Batch, writer: TaskWriter, site: Site, workflow: Workflow, cwd: str
+) -> Prepared:
+    where = route(batch.resources, site)
+    taskfile = writer.write(batch)
+    job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd)
+    return Prepared(batch, taskfile.batch, where, render(job, site), taskfile.content)
+
+
+def _known(
+    workflow: Workflow,
+    rundir: RunDir,
+    history: History,
+    scheduler: Scheduler,
+    raised: Mapping[str, Mapping[str, Resources]],
+) -> dict[str, Known]:
+    """Say of every node which keys are good and which are in flight."""
+    if not history.runs:
+        return {}
+    listings = {name: rundir.list_results(name) for name in workflow.nodes}
+    open_: dict[str, list[tuple[str, str, InFlight]]] = {}  # by job: node, key, place
+    for batch, submission in _accepted(rundir, history):
+        listing = listings.get(batch.node)
+        if listing is None or submission.job is None:
+            continue
+        for key, index in batch.elements():
+            if key not in listing.good and batch.id not in listing.errors.get(key, ()):
+                place = InFlight(batch.id, submission.job, index)
+                open_.setdefault(submission.job, []).append((batch.node, key, place))
+    live = scheduler.poll(open_)
+    in_flight: dict[str, dict[str, InFlight]] = {name: {} for name in workflow.nodes}
+    for job, places in open_.items():
+        for node, key, place in places:
+            status = live.get(scheduler.element(job, place.index))
+            if status is not None and not never(status):
+                in_flight[node][key] = place
+    return {
+        name: Known(listing.good, in_flight[name], raised.get(name, {}))
+        for name, listing in listings.items()
+    }
+
+
+def _superseded(
+    plan: Plan, known: Mapping[str, Known], rundir: RunDir, history: History, scheduler: Scheduler
+) -> Iterator[str]:
+    """Find what is in flight under the name of a task of this plan, but with another key.
+
+    Its code or inputs were changed since: its result is of no use, and it would write into the
+    same working folder. Tasks under other names are left alone: they may be wanted.
+    """
+    for name, node in plan.nodes.items():
+        in_flight = known[name].in_flight if name in known else {}
+        if len(in_flight) == len(node.in_flight):
+            continue
+        axes, size = node.node.axes, node.node.size
+        keys = {node.key(index) for index in range(size)}
+        labels = {label(axes, index) for index in range(size)}
+        for key, place in in_flight.items():
+            if key not in keys:
+                run = history.submissions[place.batch].run
+                before = read_record(rundir, run).nodes[name]
+                if before.label(before.index(key)) in labels:
+                    yield scheduler.element(place.job, place.index)
+
+
+def never(status: JobStatus) -> bool:
+    """Tell whether a queued job can never start, its predecessor having failed."""
+    return status.why == "DependencyNeverSatisfied"
+
+
+def _accepted(rundir: RunDir, history: History) -> Iterator[tuple[BatchRecord, Submission]]:
+    """Give every accepted batch with its submission, run by run."""
+    runs = {one.run for one in history.submissions.values() if one.job and not one.cancelled}
+    for run in sorted(runs):
+        record = read_record(rundir, run)
+        for batch in record.batches.values():
+            submission = history.submissions.get(batch.id)
+            if submission is not None and submission.job and not submission.cancelled:
+                yield batch, submission
