@@ -4,44 +4,55 @@ from __future__ import annotations
 
 from hpcpipe.errors import UsageError
 from hpcpipe.ledger import Ledger
-from hpcpipe.model import State
+from hpcpipe.record import read_record
 from hpcpipe.rundir import RunDir
 from hpcpipe.schedulers import make_scheduler
-from hpcpipe.status import Report, Task, make_report
+from hpcpipe.status import make_report
 
 
 def cancel(rundir: RunDir, names: tuple[str, ...] = ()) -> int:
-    """Cancel all live tasks, or those of the given names; return how many there were.
+    """Cancel all that is queued or running, or the tasks of the given names; return how many.
 
-    Raises UsageError for a name that no task has, SchedulerError where the scheduler refuses.
+    Without names also what earlier submissions left in the queue. Raises UsageError for a name that
+    no task has, SchedulerError where the scheduler refuses.
     """
-    report = make_report(rundir, fresh=True)
     with rundir.lock():
-        chosen = _chosen(report, names)
-        elements = [task.place.element for task in chosen if task.place and task.place.element]
-        scheduler = make_scheduler(report.record.scheduler, report.record.options)
-        history = Ledger(rundir.ledger).read()
-        if names:
-            scheduler.cancel(elements)
-        else:  # by job, whatever was submitted last or before
-            open_ = {t.place.submission.batch for t in chosen if t.place}
-            scheduler.cancel(
-                [s.job for s in history.submissions.values() if s.job and s.batch in open_]
-            )
-            if open_:
-                Ledger(rundir.ledger).cancelled(sorted(open_), "hpcpipe cancel")
+        count = _tasks(rundir, names) if names else _everything(rundir)
         rundir.asked.unlink(missing_ok=True)
-    return len(chosen)
+    return count
 
 
-def _chosen(report: Report, names: tuple[str, ...]) -> list[Task]:
-    live = [t for t in report.tasks if t.state.live and t.place and t.state is not State.WAITING]
-    if not names:
-        return live
+def _everything(rundir: RunDir) -> int:
+    ledger = Ledger(rundir.ledger)
+    history = ledger.read()
+    record = read_record(rundir, history.last["run"])
+    scheduler = make_scheduler(record.scheduler, record.options)
+    open_ = {job: one.batch for job, one in history.jobs().items() if not one.cancelled}
+    live = scheduler.poll(open_)
+    jobs = [job for job in open_ if any(_belongs(element, job) for element in live)]
+    scheduler.cancel(jobs)
+    if jobs:
+        ledger.cancelled([open_[job] for job in jobs], "by hpcpipe cancel")
+    return len(live)
+
+
+def _belongs(element: str, job: str) -> bool:
+    """Tell whether an element is of a job, in any scheduler's spelling: ``12_3``, ``12[3]``."""
+    return element.startswith(job) and not element[len(job) :][:1].isdigit()
+
+
+def _tasks(rundir: RunDir, names: tuple[str, ...]) -> int:
+    report = make_report(rundir, fresh=True)
     wanted: set[tuple[str, str]] = set()
     for name in names:
         found = report.record.find(name)
         if not found:
             raise UsageError(f"{name}: no such task; see hpcpipe status")
         wanted |= {(node.name, node.key(index)) for node, index in found}
-    return [task for task in live if (task.node, task.key) in wanted]
+    elements = [
+        task.place.element
+        for task in report.tasks
+        if task.state.live and task.place and (task.node, task.key) in wanted
+    ]
+    make_scheduler(report.record.scheduler, report.record.options).cancel(elements)
+    return len(elements)

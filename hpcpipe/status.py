@@ -218,7 +218,7 @@ class _Judge:
             if outcome.get("signal") in DOUBTFUL:
                 if place.submission.cancelled:
                     return State.CANCELLED, Reason.CANCELLED, place.submission.why, outcome
-                if end is None and self._may_still_come(place):
+                if not (end or self._settled(place) or self._answer.trouble):
                     words = f"ended by signal {outcome['signal']}; the accounting may say why"
                     return State.UNKNOWN, None, words, outcome
             state, reason, words = _from_outcome(outcome, end, place.batch)
@@ -243,10 +243,6 @@ class _Judge:
         if not self._settled(place):
             return State.UNKNOWN, None, "has left the queue; its outcome may be on its way", {}
         return State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting", {}
-
-    def _may_still_come(self, place: Place) -> bool:
-        """Tell whether what is missing in the accounting may only be late."""
-        return not self._settled(place) and not self._answer.trouble
 
     def _settled(self, place: Place) -> bool:
         """Tell whether something has been missing for so long that it is not just late."""

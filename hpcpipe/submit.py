@@ -66,6 +66,7 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
     _write_files(draft, record)
     ledger.run(draft.run, site=site_name, scheduler=draft.site.scheduler)
     rundir.asked.unlink(missing_ok=True)  # what the scheduler said before is out of date now
+    scheduler.cancel(draft.superseded)
     jobs: list[str] = []
     left = draft.history.held()  # by a client that was killed before it let them go
     held: list[str] = []

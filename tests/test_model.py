@@ -108,7 +108,7 @@ def test_a_time_that_was_printed_can_be_pasted(seconds: int) -> None:
         ({"cpus": "4"}, "cpus='4': give a whole number"),
         ({"cpus": 1.5}, r"cpus=1\.5: give a whole number"),
         ({"gpus": -1}, "gpus=-1: give a whole number, at least 0"),
-        ({"queue": "a b"}, "queue='a b': not a name; letters"),
+        ({"queue": "a b"}, "queue='a b': not a name; use letters"),
         ({"account": "$(id)"}, r"account='\$\(id\)': not a name"),
         ({"memory": "much"}, "memory 'much'"),
         ({"time": "long"}, "time 'long'"),

@@ -90,6 +90,12 @@ class Cluster:
             **self.changed,
         }
 
+    @property
+    def spool(self) -> Path:
+        """Where the local scheduler keeps its jobs on this host."""
+        base = self.environment["HPCPIPE_LOCAL"]
+        return Path(base, os.uname().nodename.partition(".")[0])
+
     def out_of_reach(self) -> Cluster:
         """Give the same user where the scheduler cannot be asked."""
         if self.name == "local":
@@ -174,8 +180,7 @@ class Bench:
         for name in ("batches", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         local = self.cluster.name == "local"
-        spool = self.cluster.environment["HPCPIPE_LOCAL"]
-        self.scheduler = Local(spool, grace=0.5) if local else Slurm(self._run)
+        self.scheduler = Local(self.cluster.spool, grace=0.5) if local else Slurm(self._run)
 
     def _run(self, argv: Sequence[str], cwd: Path | None) -> Done:
         self.calls.append(argv)

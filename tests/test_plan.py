@@ -1,0 +1,310 @@
+"""What a task's key is made of, and which tasks are left to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcpipe import Workflow, each, task
+from hpcpipe.axes import label
+from hpcpipe.errors import WorkflowError
+from hpcpipe.model import Resources
+from hpcpipe.plan import DONE, IN_FLIGHT, RUN, InFlight, Known, Plan, make_plan
+
+Keys = dict[str, str]  # by node/label
+
+
+def normalize(source: Path, template: Any = "T2", options: Any = None) -> Any:
+    return source, template, options
+
+
+def smooth(image: Any, fwhm: int = 4) -> Any:
+    return image, fwhm
+
+
+def average(images: Any, other: Any = None) -> Any:
+    return images, other
+
+
+def anything(**inputs: Any) -> Any:
+    return inputs
+
+
+def names(plan: Plan) -> list[tuple[str, str, int]]:
+    """Name every task, with its node and index."""
+    return [
+        (f"{name}/{label(node.node.axes, index)}".rstrip("/"), name, index)
+        for name, node in plan.nodes.items()
+        for index in range(len(node.fates))
+    ]
+
+
+def keys(wf: Workflow) -> Keys:
+    plan = make_plan(wf)
+    found = {task: plan.nodes[node].key(index) for task, node, index in names(plan)}
+    assert len(set(found.values())) == len(found), "two tasks have one key"
+    return found
+
+
+def changed(one: Keys, other: Keys) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A folder of three images."""
+    for subject in ("S1", "S2", "S3"):
+        (tmp_path / f"{subject}.nii").write_text(subject)
+    return tmp_path
+
+
+def flow(
+    study: Path,
+    *,
+    call: Callable[..., Any] = normalize,
+    labels: Sequence[str] | None = None,
+    subjects: Sequence[str] = ("S1", "S2"),
+    fwhm: Any = (4, 8),
+    gather: Sequence[str] = ("subject",),
+    part: str | int | None = None,
+    rest: Any = None,
+    files: str = "content",
+    name: str = "wf",
+    more: Callable[[Workflow], Any] = lambda _: None,
+    **options: Any,
+) -> Workflow:
+    """Build a small study: two subjects, two widths, a mean for each width."""
+    wf = Workflow(name, base_dir=study, files=files)
+    wf.source = __file__
+    more(wf)
+    images = [study / f"{subject}.nii" for subject in subjects]
+    warped = wf.add(
+        call, name="normalize", source=each(images, axis="subject", labels=labels), **options
+    )
+    image = warped if part is None else warped[part]
+    smoothed = wf.add(smooth, image=image, fwhm=each(list(fwhm), axis="fwhm"))
+    wf.add(average, images=smoothed.gather(*gather), other=rest)
+    return wf
+
+
+WARPS, SMOOTHS = (
+    {"normalize/S1", "normalize/S2"},
+    {f"smooth/S{s}/{f}" for s in (1, 2) for f in (4, 8)},
+)
+MEANS = {"average/4", "average/8"}
+ALL = WARPS | SMOOTHS | MEANS
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"template": "T3"}, ALL),
+        ({"options": {"a": [1, {2}]}}, ALL),
+        ({"rest": (1, 2)}, MEANS),
+        ({"fwhm": (4, 6)}, {"smooth/S1/8", "smooth/S2/8", "average/8"}
+                          | {"smooth/S1/6", "smooth/S2/6", "average/6"}),
+        ({"fwhm": (4, 8, 12)}, {"smooth/S1/12", "smooth/S2/12", "average/12"}),
+        ({"part": "brain"}, SMOOTHS | MEANS),
+        ({"labels": ["S1", "B"]}, {"normalize/S2", "smooth/S2/4", "smooth/S2/8", *MEANS}
+                           | {"normalize/B", "smooth/B/4", "smooth/B/8"}),
+        ({"subjects": ("S1", "S3"), "labels": ("S1", "S2")},
+         {"normalize/S2", "smooth/S2/4", "smooth/S2/8", *MEANS}),
+        ({"subjects": ("S1", "S2", "S3")},
+         {"normalize/S3", "smooth/S3/4", "smooth/S3/8", *MEANS}),
+        ({"subjects": ("S2", "S1")}, MEANS),  # the list they average has another order
+        ({"gather": ("fwhm",)}, {*MEANS, "average/S1", "average/S2"}),
+        ({"files": "stat"}, ALL),
+        ({}, set()),
+        ({"name": "another"}, set()),
+        ({"call": task(cpus=8, memory="64G", time="1d", folder=True)(lambda source: source)}, ALL),
+        ({"more": lambda wf: wf.add(anything, name="new", x=1)}, {"new"}),
+    ],
+)  # fmt: skip
+def test_what_changes_a_key_and_whose(
+    study: Path, options: dict[str, Any], expected: set[str]
+) -> None:
+    assert changed(keys(flow(study)), keys(flow(study, **options))) == expected
+
+
+def test_resources_never_enter_a_key(study: Path) -> None:
+    def call(source: Path) -> Path:
+        return source
+
+    before = keys(flow(study, call=call))
+    task(cpus=8, memory="64G", time="1d", gpus=1, queue="long", account="me")(call)
+    assert keys(flow(study, call=call)) == before
+    plan = make_plan(flow(study, call=call), resources=Resources.parse(memory="1T"))
+    assert [plan.nodes["normalize"].key(i) for i in (0, 1)] == [before[w] for w in sorted(WARPS)]
+
+
+One = Callable[[Workflow, Any, Any], Any]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda wf, a, b: wf.add(anything, x=a, y=b), lambda wf, a, b: wf.add(anything, x=b, y=a)),
+        (lambda wf, a, b: wf.add(anything, x=a), lambda wf, a, b: wf.add(anything, y=a)),
+        (lambda wf, a, b: wf.add(anything, x=a), lambda wf, a, b: wf.add(anything, x=[a])),
+        (lambda wf, a, b: wf.add(anything, x=[a]), lambda wf, a, b: wf.add(anything, x=(a,))),
+        (lambda wf, a, b: wf.add(anything, x=a[0]), lambda wf, a, b: wf.add(anything, x=a["0"])),
+        (lambda wf, a, b: wf.add(anything, x=a[0]), lambda wf, a, b: wf.add(anything, x=a[0][0])),
+        (lambda wf, a, b: wf.add(anything, x=a), lambda wf, a, b: wf.add(anything, x=1, after=[a])),
+        (lambda wf, a, b: wf.add(anything, x=1), lambda wf, a, b: wf.add(anything, x=1, after=[b])),
+        (lambda wf, a, b: wf.add(anything, x=(1,)), lambda wf, a, b: wf.add(anything, x=[1])),
+        (lambda wf, a, b: wf.add(anything, x={"k": (a, 1)}), lambda wf, a, b: wf.add(anything, x={"k": (a, 2)})),
+        (lambda wf, a, b: wf.add(anything, name="p"), lambda wf, a, b: wf.add(anything, name="q")),
+        (lambda wf, a, b: wf.add(anything, name="p"), lambda wf, a, b: wf.add(average, name="p", images=1)),
+        (lambda wf, a, b: wf.command("x {a}", a=1), lambda wf, a, b: wf.command("x {a}", a=2)),
+        (lambda wf, a, b: wf.command("x {a}", a=1), lambda wf, a, b: wf.command("x -v {a}", a=1)),
+        (lambda wf, a, b: wf.command("x {o}", outputs={"o": "p"}), lambda wf, a, b: wf.command("x {o}", outputs={"o": "q"})),
+        (lambda wf, a, b: wf.command("x {a}", a="b c"), lambda wf, a, b: wf.command("x {a}", a=["b", "c"])),
+    ],
+)  # fmt: skip
+def test_what_is_called_otherwise_has_another_key(one: One, other: One) -> None:
+    def key(build: One) -> str:
+        wf = Workflow("wf")
+        a, b = wf.add(anything, name="a"), wf.add(anything, name="b")
+        node = build(wf, a, b)
+        return make_plan(wf).nodes[node.name].key(0)
+
+    assert key(one) != key(other)
+    assert key(one) == key(one)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_editing_one_file_runs_only_it_and_its_dependents(study: Path) -> None:
+    good = keys(flow(study))
+    os.utime(study / "S1.nii")
+    (study / "S2.nii").write_text("another")
+    plan = make_plan(flow(study), known(good))
+    left = {name for name, node, i in names(plan) if plan.nodes[node].fates[i] == RUN}
+    assert left == {"normalize/S2", "smooth/S2/4", "smooth/S2/8", *MEANS}
+    (study / "S2.nii").write_text("S2")
+    assert make_plan(flow(study), known(good)).count(DONE) == len(ALL)
+
+
+def test_where_files_are_known_by_their_time_no_file_is_read(study: Path) -> None:
+    before = keys(flow(study, files="stat"))
+    image = study / "S1.nii"
+    stat = image.stat()
+    image.write_text("T1")
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert keys(flow(study, files="stat")) == before
+    os.utime(image, (1, 1))
+    assert {"normalize/S1"} < changed(before, keys(flow(study, files="stat")))
+
+
+def takes_path(file: Path) -> Any:
+    return file
+
+
+def takes_text(file: str) -> Any:
+    return file
+
+
+@pytest.mark.parametrize(
+    ("add", "counts"),
+    [
+        (lambda wf, file: wf.add(takes_path, file=file), True),
+        (lambda wf, file: wf.add(takes_path, file=str(file)), True),
+        (lambda wf, file: wf.add(takes_path, file=each([str(file)])), True),
+        (lambda wf, file: wf.add(takes_text, file=file), True),
+        (lambda wf, file: wf.add(anything, file={"in": [file]}), True),
+        (lambda wf, file: wf.add(takes_text, file=str(file)), False),
+        (lambda wf, file: wf.command("cat {file}", file=file), True),
+        (lambda wf, file: wf.command("cat {file}", file=str(file)), True),
+        (lambda wf, file: wf.command("cat {file}", file=each([str(file)])), True),
+        (lambda wf, file: wf.command("cat {file}", file=[str(file)]), True),
+        (lambda wf, file: wf.command([str(file)], name="run"), True),
+        (lambda wf, file: wf.command(["sh", str(file)], name="run"), True),
+        (lambda wf, file: wf.command("echo {file}", file=f"--in={file}"), False),
+    ],
+)
+def test_which_inputs_are_files(
+    tmp_path: Path, add: Callable[[Workflow, Path], Any], counts: bool
+) -> None:
+    file = tmp_path / "input.txt"
+
+    def key(text: str) -> str:
+        file.write_text(text)
+        wf = Workflow("wf")
+        node = add(wf, file)
+        return make_plan(wf).nodes[node.name].key(0)
+
+    assert (key("one") != key("two")) is counts
+    assert key("one") == key("one")
+
+
+# --- fates --------------------------------------------------------------------------------------
+
+
+def known(good: Keys, flying: Keys | None = None) -> dict[str, Known]:
+    found: dict[str, tuple[list[str], dict[str, InFlight]]] = {}
+    for name, key in good.items():
+        found.setdefault(name.partition("/")[0], ([], {}))[0].append(key)
+    for at, (name, key) in enumerate((flying or {}).items()):
+        found.setdefault(name.partition("/")[0], ([], {}))[1][key] = InFlight("b", "77", at)
+    return {node: Known(done, going) for node, (done, going) in found.items()}
+
+
+def test_the_good_are_done_the_live_are_waited_for_the_rest_run(study: Path) -> None:
+    all_ = keys(flow(study))
+    good = {name: all_[name] for name in ("normalize/S1", "smooth/S1/8")}
+    flying = {name: all_[name] for name in ("normalize/S2", "smooth/S1/8", "average/4")}
+    plan = make_plan(flow(study), known(good, flying))
+    fates = {name: plan.nodes[node].fates[i] for name, node, i in names(plan)}
+    assert {name for name, fate in fates.items() if fate == DONE} == good.keys()
+    assert {name for name, fate in fates.items() if fate == IN_FLIGHT} == {
+        "normalize/S2",
+        "average/4",
+    }
+    assert plan.nodes["normalize"].in_flight == {1: InFlight("b", "77", 0)}
+    assert [list(node.to_run) for node in plan.nodes.values()] == [[], [0, 2, 3], [1]]
+    assert [plan.count(fate) for fate in (RUN, DONE, IN_FLIGHT)] == [4, 2, 2]
+
+
+def test_results_of_another_node_or_another_time_are_no_results(study: Path) -> None:
+    all_ = keys(flow(study))
+    wrong = {"smooth/S1/4": all_["normalize/S1"], "normalize/S1": "00" * 16}
+    assert make_plan(flow(study), known(wrong)).count(RUN) == len(ALL)
+
+
+def test_a_task_asks_for_its_nodes_resources_the_plans_and_what_was_raised(study: Path) -> None:
+    wf = flow(study, call=task(cpus=2, memory="2G", time="1h")(takes_any))
+    key = make_plan(wf).nodes["normalize"].key(1)
+    raised = {"normalize": Known(raised={key: Resources(memory=4096, time=60)})}
+    plan = make_plan(wf, raised, resources=Resources(time=7200, queue="long"))
+    node = plan.nodes["normalize"]
+    assert plan.asked(node) == plan.asked(node, 0)
+    assert plan.asked(node, 0) == Resources(cpus=2, memory=2048, time=7200, queue="long")
+    assert plan.asked(node, 1) == Resources(cpus=2, memory=4096, time=7200, queue="long")
+
+
+def takes_any(source: Path) -> Any:
+    return source
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def test_an_empty_workflow_is_refused() -> None:
+    with pytest.raises(WorkflowError, match=r"workflow 'wf' has no nodes; add some with wf.add"):
+        make_plan(Workflow("wf"))
+
+
+def test_a_value_without_a_key_is_named_with_its_node_and_argument() -> None:
+    wf = Workflow("wf")
+    wf.add(anything, name="first", rows=each([1, (n for n in [1])]))
+    with pytest.raises(WorkflowError, match=r"first: rows: a generator cannot be pickled"):
+        make_plan(wf)
+    wf = Workflow("wf")
+    wf.add(anything, name="first", options={"rows": [n for n in [1]], "it": (n for n in [1])})
+    with pytest.raises(WorkflowError, match=r"first: options: a generator cannot be pickled"):
+        make_plan(wf)
