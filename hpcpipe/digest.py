@@ -20,7 +20,6 @@ from dataclasses import fields, is_dataclass
 from importlib.machinery import PathFinder
 from operator import itemgetter
 from pathlib import Path, PurePath
-from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from hpcpipe.errors import WorkflowError

@@ -21,7 +21,7 @@ from hpcpipe.digest import SIZE, Digests, Files, combine
 from hpcpipe.errors import WorkflowError
 from hpcpipe.functions import Own, check_callable
 from hpcpipe.model import Resources
-from hpcpipe.workflow import Each, Node, Output, Workflow
+from hpcpipe.workflow import Each, Node, Output, Workflow, references
 
 RUN, DONE, IN_FLIGHT = range(3)
 
@@ -155,22 +155,36 @@ def _keys(
 def _node_digest(node: Node, digests: Digests) -> bytes:
     """Digest what all tasks of a node share: its name, code and fixed inputs."""
     counter = iter(range(len(node.upstreams)))
-    fixed = {
-        name: _skeleton(file_like(node, name, value), counter)
-        for name, value in node.arguments.items()
-        if not isinstance(value, Each)
-    }
+    axes = [axis.name for axis in node.axes]
+    inputs = []
+    for name, value in node.arguments.items():
+        if isinstance(value, Each):
+            assert value.axis is not None
+            shared: Any = ("each", axes.index(value.axis.name))
+        else:
+            shared = _skeleton(file_like(node, name, value), counter)
+        inputs.append(name.encode() + b"=" + _digest(node, name, shared, digests))
     # Which inputs each upstream key stands for must count too: names and selected parts.
-    shape = [(o.node.name, list(map(str, o.select)), list(o.gathered)) for o in node.upstreams]
-    parts = [digests.digest(part) for part in (node.name, fixed, shape)]
+    shape = [(o.node.name, list(o.select), list(o.gathered)) for o in node.upstreams]
+    parts = [digests.digest(node.name), *sorted(inputs), digests.digest(shape)]
     if isinstance(node.call, Command):
-        program = Path(node.call.words[0])
-        code = digests.digest((node.call.words, node.call.outputs))
-        if "/" in node.call.words[0] and program.is_file():
-            code += digests.digest(program)  # an edited script is another command
+        parts.append(digests.digest((node.call.words, node.call.outputs)))
+        # An edited script is another command; a program found by PATH counts by its name.
+        parts += [
+            digests.digest(Path(word))
+            for word in (*node.call.words[:1] * ("/" in node.call.words[0]), *node.call.words[1:])
+            if os.path.isfile(word)
+        ]
     else:
-        code = digests.digest(node.call)
-    return combine(code, *parts)
+        parts.append(digests.digest(node.call))
+    return combine(*parts)
+
+
+def _digest(node: Node, argument: str, value: Any, digests: Digests) -> bytes:
+    try:
+        return digests.digest(value)
+    except WorkflowError as error:
+        raise WorkflowError(f"{node.name}: {argument}: {error}") from error
 
 
 def file_like(node: Node, name: str, value: Any) -> Any:
@@ -178,6 +192,8 @@ def file_like(node: Node, name: str, value: Any) -> Any:
 
     So for a command's words that name a file, and for a function's parameters annotated `Path`.
     """
+    if isinstance(value, list) and isinstance(node.call, Command):
+        return [file_like(node, name, item) for item in value]
     if isinstance(value, str):
         if isinstance(node.call, Command):
             return Path(value) if value and os.path.isfile(value) else value
@@ -188,14 +204,14 @@ def file_like(node: Node, name: str, value: Any) -> Any:
 
 
 def _skeleton(value: Any, counter: Any) -> Any:
-    """Replace the outputs within a value by their positions."""
+    """Replace the outputs within a value by their positions; what has none stays as it is."""
     if isinstance(value, Output):
         return ("upstream", next(counter))
-    if isinstance(value, list | tuple):
-        return [_skeleton(item, counter) for item in value]
+    if not any(references([value])):
+        return value
     if isinstance(value, dict):
         return {key: _skeleton(item, counter) for key, item in value.items()}
-    return value
+    return (type(value).__name__, [_skeleton(item, counter) for item in value])
 
 
 def _axis_columns(node: Node, digests: Digests) -> list[list[bytes]]:
@@ -206,7 +222,7 @@ def _axis_columns(node: Node, digests: Digests) -> list[list[bytes]]:
         for name, value in sorted(node.arguments.items()):
             if isinstance(value, Each) and value.axis is not None and value.axis.name == axis.name:
                 for place, item in enumerate(value.values):
-                    column[place] += digests.digest(file_like(node, name, item))
+                    column[place] += _digest(node, name, file_like(node, name, item), digests)
         columns.append(column)
     return columns
 

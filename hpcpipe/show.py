@@ -22,6 +22,7 @@ _COLUMNS = (
     ("blocked", (State.BLOCKED,)),
     ("unknown", (State.UNKNOWN,)),
 )
+_TELLING = (Reason.ERROR, Reason.EXIT, Reason.REFUSED)  # whose words tell causes apart
 _MOST = 8  # lines of one kind before the rest is counted
 _WIDE = 78
 
@@ -46,12 +47,11 @@ def status_lines(report: Report) -> Iterator[str]:
     yield head
     yield from node_table(report)
     if report.trouble:
-        yield f"could not ask {record.scheduler}: {report.trouble.splitlines()[0]}"
+        yield _cut(f"could not ask {record.scheduler}: {_first_line(report.trouble)}")
     if report.adrift:
-        yield (
-            f"{report.adrift} batches are in doubt or held: a submission was interrupted. "
-            "The same submit command again completes it."
-        )
+        batches = "batch" if report.adrift == 1 else "batches"
+        yield f"a submission was interrupted: {report.adrift} {batches} missing, held or in doubt;"
+        yield "the same submit command again completes it"
     yield from _causes(report)
     yield from _waiting(report)
     yield from _next(report)
@@ -76,14 +76,15 @@ def _causes(report: Report) -> Iterator[str]:
     """List failures by cause: the tasks' own, most first, then what follows from them."""
     by_cause: dict[tuple[Reason | None, str, str], list[Task]] = defaultdict(list)
     for task in report.failures:
-        words = "" if task.reason is Reason.UPSTREAM else _first_line(task.words)
+        words = _first_line(task.words) if task.reason in _TELLING else ""
         by_cause[task.reason, task.node, words].append(task)
     own = [cause for cause in by_cause if cause[0] is not Reason.UPSTREAM]
     own.sort(key=lambda cause: -len(by_cause[cause]))
     shown = own[:_MOST] + [cause for cause in by_cause if cause[0] is Reason.UPSTREAM][:_MOST]
     for position, cause in enumerate(shown):
-        reason, node, words = cause
+        reason, node, _ = cause
         tasks = by_cause[cause]
+        words = "" if reason is Reason.UPSTREAM else _first_line(tasks[0].words)
         labels = " ".join(task.label or task.node for task in tasks[:3])
         more = " …" if len(tasks) > 3 else ""
         quoted = f'  "{words}"' if words and words != reason else ""

@@ -17,7 +17,7 @@ from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.record import read_record
 from hpcpipe.run import Run, submit
 from hpcpipe.rundir import RunDir
-from hpcpipe.schedulers.localjob import parse_indices
+from hpcpipe.schedulers.local.job import parse_indices
 from hpcpipe.site import Limits, Queue, Site
 from hpcpipe.status import read_outcome
 from hpcpipe.worker import load_value

@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, JobEnd, Reason, State
-from hpcpipe.schedulers import localtree
-from hpcpipe.schedulers.local import Local, default_spool
-from hpcpipe.schedulers.localjob import Spec, parse_indices
-from hpcpipe.schedulers.localqueue import (
+from hpcpipe.schedulers.local import Local, default_spool, tree
+from hpcpipe.schedulers.local.job import Spec, parse_indices
+from hpcpipe.schedulers.local.queue import (
     BAD,
     BLOCKED,
     READY,
@@ -35,7 +34,7 @@ from hpcpipe.schedulers.localqueue import (
     Queue,
     fits,
 )
-from hpcpipe.schedulers.localspool import Spool, event_line
+from hpcpipe.schedulers.local.spool import Spool, event_line
 
 T = TypeVar("T")
 ODD = 'it\'s a "run" $(touch pwned) of\nü %a'
@@ -133,7 +132,7 @@ def new_run(tmp_path: Path) -> Iterator[Callable[[str], Run]]:
     for run in runs:
         if keeper := run.keeper():
             keeper.kill()
-        localtree.kill({}, str(run.spool.root), strays=True)
+        tree.kill({}, str(run.spool.root), strays=True)
 
 
 @pytest.fixture
@@ -455,15 +454,15 @@ def test_a_keeper_runs_what_came_while_it_was_leaving(run: Run) -> None:
     keeper = """
         import sys
         from pathlib import Path
-        from hpcpipe.schedulers import keeper, localdaemon
-        from hpcpipe.schedulers.localjob import Spec
-        from hpcpipe.schedulers.localspool import Spool
-        spool, stop_listening = Spool(Path(sys.argv[1])), localdaemon.stop_listening
+        from hpcpipe.schedulers.local import daemon, keeper
+        from hpcpipe.schedulers.local.job import Spec
+        from hpcpipe.schedulers.local.spool import Spool
+        spool, stop_listening = Spool(Path(sys.argv[1])), daemon.stop_listening
         def leave(wake):
             if not spool.ids():
                 spool.place(Spec(output="/dev/null"), b"exit 0", {})
             stop_listening(wake)
-        localdaemon.stop_listening = leave
+        daemon.stop_listening = leave
         spool.make()
         keeper.main(sys.argv[1], "0.0")
     """

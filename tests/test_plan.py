@@ -14,6 +14,7 @@ from hpcpipe.axes import label
 from hpcpipe.errors import WorkflowError
 from hpcpipe.model import Resources
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN, InFlight, Known, Plan, make_plan
+from hpcpipe.workflow import Node
 
 Keys = dict[str, str]  # by node/label
 
@@ -141,36 +142,57 @@ def test_resources_never_enter_a_key(study: Path) -> None:
     assert [plan.nodes["normalize"].key(i) for i in (0, 1)] == [before[w] for w in sorted(WARPS)]
 
 
-One = Callable[[Workflow, Any, Any], Any]
+class Two:
+    """A workflow of two nodes, to build a third on."""
+
+    def __init__(self) -> None:
+        self.wf = Workflow("wf")
+        self.a, self.b = self.wf.add(anything, name="a"), self.wf.add(anything, name="b")
+
+    def any(self, name: str = "third", **options: Any) -> Node:
+        return self.wf.add(anything, name=name, **options)
+
+    def sh(self, words: str, **options: Any) -> Node:
+        return self.wf.command(words, name="third", **options)
+
+
+Build = Callable[[Two], Node]
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (lambda wf, a, b: wf.add(anything, x=a, y=b), lambda wf, a, b: wf.add(anything, x=b, y=a)),
-        (lambda wf, a, b: wf.add(anything, x=a), lambda wf, a, b: wf.add(anything, y=a)),
-        (lambda wf, a, b: wf.add(anything, x=a), lambda wf, a, b: wf.add(anything, x=[a])),
-        (lambda wf, a, b: wf.add(anything, x=[a]), lambda wf, a, b: wf.add(anything, x=(a,))),
-        (lambda wf, a, b: wf.add(anything, x=a[0]), lambda wf, a, b: wf.add(anything, x=a["0"])),
-        (lambda wf, a, b: wf.add(anything, x=a[0]), lambda wf, a, b: wf.add(anything, x=a[0][0])),
-        (lambda wf, a, b: wf.add(anything, x=a), lambda wf, a, b: wf.add(anything, x=1, after=[a])),
-        (lambda wf, a, b: wf.add(anything, x=1), lambda wf, a, b: wf.add(anything, x=1, after=[b])),
-        (lambda wf, a, b: wf.add(anything, x=(1,)), lambda wf, a, b: wf.add(anything, x=[1])),
-        (lambda wf, a, b: wf.add(anything, x={"k": (a, 1)}), lambda wf, a, b: wf.add(anything, x={"k": (a, 2)})),
-        (lambda wf, a, b: wf.add(anything, name="p"), lambda wf, a, b: wf.add(anything, name="q")),
-        (lambda wf, a, b: wf.add(anything, name="p"), lambda wf, a, b: wf.add(average, name="p", images=1)),
-        (lambda wf, a, b: wf.command("x {a}", a=1), lambda wf, a, b: wf.command("x {a}", a=2)),
-        (lambda wf, a, b: wf.command("x {a}", a=1), lambda wf, a, b: wf.command("x -v {a}", a=1)),
-        (lambda wf, a, b: wf.command("x {o}", outputs={"o": "p"}), lambda wf, a, b: wf.command("x {o}", outputs={"o": "q"})),
-        (lambda wf, a, b: wf.command("x {a}", a="b c"), lambda wf, a, b: wf.command("x {a}", a=["b", "c"])),
+        (lambda two: two.any(x=two.a, y=two.b), lambda two: two.any(x=two.b, y=two.a)),
+        (lambda two: two.any(x=two.a), lambda two: two.any(y=two.a)),
+        (lambda two: two.any(x=two.a), lambda two: two.any(x=[two.a])),
+        (lambda two: two.any(x=[two.a]), lambda two: two.any(x=(two.a,))),
+        (lambda two: two.any(x=two.a[0]), lambda two: two.any(x=two.a["0"])),
+        (lambda two: two.any(x=two.a[0]), lambda two: two.any(x=two.a[0][0])),
+        (lambda two: two.any(x=two.a), lambda two: two.any(x=1, after=two.a)),
+        (lambda two: two.any(x=1), lambda two: two.any(x=1, after=two.b)),
+        (lambda two: two.any(x=(1,)), lambda two: two.any(x=[1])),
+        (lambda two: two.any(x={"k": (two.a, 1)}), lambda two: two.any(x={"k": (two.a, 2)})),
+        (lambda two: two.any(x=each([1], axis="s")), lambda two: two.any(y=each([1], axis="s"))),
+        (
+            lambda two: two.any(x=each([1], axis="s"), y=each([2], axis="s", labels=["1"])),
+            lambda two: two.any(x=each([1], axis="s"), y=each([2], axis="t", labels=["1"])),
+        ),
+        (lambda two: two.any(name="p"), lambda two: two.any(name="q")),
+        (lambda two: two.any(images=1), lambda two: two.wf.add(average, name="third", images=1)),
+        (lambda two: two.sh("x {a}", a=1), lambda two: two.sh("x {a}", a=2)),
+        (lambda two: two.sh("x {a}", a=1), lambda two: two.sh("x -v {a}", a=1)),
+        (lambda two: two.sh("x {a}", a="b c"), lambda two: two.sh("x {a}", a=["b", "c"])),
+        (
+            lambda two: two.sh("x {o}", outputs={"o": "p"}),
+            lambda two: two.sh("x {o}", outputs={"o": "q"}),
+        ),
     ],
-)  # fmt: skip
-def test_what_is_called_otherwise_has_another_key(one: One, other: One) -> None:
-    def key(build: One) -> str:
-        wf = Workflow("wf")
-        a, b = wf.add(anything, name="a"), wf.add(anything, name="b")
-        node = build(wf, a, b)
-        return make_plan(wf).nodes[node.name].key(0)
+)
+def test_what_is_called_otherwise_has_another_key(one: Build, other: Build) -> None:
+    def key(build: Build) -> str:
+        two = Two()
+        node = build(two)
+        return make_plan(two.wf).nodes[node.name].key(0)
 
     assert key(one) != key(other)
     assert key(one) == key(one)
@@ -305,6 +327,6 @@ def test_a_value_without_a_key_is_named_with_its_node_and_argument() -> None:
     with pytest.raises(WorkflowError, match=r"first: rows: a generator cannot be pickled"):
         make_plan(wf)
     wf = Workflow("wf")
-    wf.add(anything, name="first", options={"rows": [n for n in [1]], "it": (n for n in [1])})
+    wf.add(anything, name="first", options={"rows": [1], "it": (n for n in [1])})
     with pytest.raises(WorkflowError, match=r"first: options: a generator cannot be pickled"):
         make_plan(wf)

@@ -243,7 +243,7 @@ def _end(fields: Sequence[str], peak: float) -> JobEnd | None:
     return JobEnd(
         native=state,
         reason=reason,
-        exit_code=int(code or 0),
+        exit_code=None if int(signal or 0) else int(code or 0),
         signal=int(signal or 0) or None,
         max_memory=round(peak) or None,
         wall=float(elapsed or 0),

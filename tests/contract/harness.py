@@ -20,9 +20,8 @@ import psutil
 import pytest
 
 from hpcpipe.model import After, JobEnd, JobStatus, State
-from hpcpipe.schedulers import localtree
 from hpcpipe.schedulers.base import Done, Scheduler, run_command
-from hpcpipe.schedulers.local import Local
+from hpcpipe.schedulers.local import Local, tree
 from hpcpipe.schedulers.slurm import Slurm
 
 T = TypeVar("T")
@@ -161,7 +160,7 @@ def end_keeper(lock: Path) -> None:
             keeper.kill()
     except (ValueError, psutil.NoSuchProcess):
         pass  # it was never there, or is gone
-    localtree.kill({}, str(lock.parent), strays=True)
+    tree.kill({}, str(lock.parent), strays=True)
 
 
 # --- adapters -------------------------------------------------------------------------------------
@@ -204,9 +203,7 @@ class Bench:
         self, body: str, *after: After, token: str = "t", held: bool = False, **directives: str
     ) -> str:
         """Hand a script over; give the id."""
-        return self.scheduler.submit(
-            self.script(body, **directives), after, token=token, held=held
-        )
+        return self.scheduler.submit(self.script(body, **directives), after, token=token, held=held)
 
     def states(self, *jobs: str) -> dict[str, State]:
         """Give the state of all that is live of these."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from contract.harness import SCHEDULERS, Bench, Cluster, need, until
 
 # Nothing else may run on the node that is set DOWN: each part has a partition of its own.

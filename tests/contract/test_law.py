@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from contract.harness import ODD, Bench, Cluster, until
 
+from contract.harness import ODD, Bench, Cluster, until
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, JobEnd, JobStatus, Reason, State
 from hpcpipe.schedulers.base import Done, run_command
@@ -52,7 +52,7 @@ def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
 
 def test_each_element_runs_once_and_ends_in_its_own_way(bench: Bench) -> None:
     job = bench.submit(
-        'echo $index >> ran; case $index in 4) exit 3;; 5) kill -9 $$;; esac', array="1,4-6"
+        "echo $index >> ran; case $index in 4) exit 3;; 5) kill -9 $$;; esac", array="1,4-6"
     )
     ends = bench.ends(*(bench.scheduler.element(job, index) for index in (1, 4, 5, 6)))
     assert {element: end.reason for element, end in ends.items()} == {

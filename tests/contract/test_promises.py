@@ -7,18 +7,15 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.harness import Bench, Cluster, until
 
-from hpcpipe.schedulers.localspool import Spool
+from contract.harness import Cluster
+from hpcpipe.schedulers.local.spool import Spool
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sacctmgr")
 COUNT = 100
@@ -32,7 +29,7 @@ ALIGNED = f"""
 
     SIGN = "{{sign}}"
 
-    @task(cpus=1, memory="20M", time="10m")
+    @task(cpus=1, memory="100M", time="10m")
     def first(n):
         for _ in range(1200):
             if n < {COUNT - 1} or Path(SIGN).exists():
@@ -40,7 +37,7 @@ ALIGNED = f"""
             time.sleep(0.1)
         raise TimeoutError("the second node waits for all of the first")
 
-    @task(cpus=1, memory="20M", time="10m")
+    @task(cpus=1, memory="100M", time="10m")
     def second(n):
         Path(SIGN).touch()
         return n * 2
@@ -51,19 +48,19 @@ ALIGNED = f"""
 GATHERED = """
     from hpcpipe import Workflow, each, task
 
-    @task(cpus=1, memory="50M", time="5m")
+    @task(cpus=1, memory="100M", time="5m")
     def warp(subject):
         return {"image": subject * 10, "log": "warped %s" % subject}
 
-    @task(cpus=1, memory="50M", time="5m")
+    @task(cpus=1, memory="100M", time="5m")
     def smooth(image, fwhm):
         return image + fwhm
 
-    @task(cpus=1, memory="50M", time="5m")
+    @task(cpus=1, memory="100M", time="5m")
     def mean(images):
         return sum(images) / len(images)
 
-    @task(cpus=1, memory="50M", time="5m")
+    @task(cpus=1, memory="100M", time="5m")
     def table(means, logs):
         return {"means": means, "logs": logs}
 
@@ -77,12 +74,12 @@ SLEEPING = """
     import time
     from hpcpipe import Workflow, each, task
 
-    @task(cpus=1, memory="50M", time="10m")
+    @task(cpus=1, memory="100M", time="10m")
     def sleep(n):
         print("sleeping", n)
         time.sleep(600)
 
-    @task(cpus=1, memory="50M", time="10m")
+    @task(cpus=1, memory="100M", time="10m")
     def wake(n):
         return n
 
@@ -137,3 +134,115 @@ def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
     log.write_text("")
     cluster.hpcpipe("status")
     assert log.read_text() == ""  # the files tell it all
+
+
+@pytest.mark.slurm
+def test_values_gathered_and_split_are_the_same_everywhere(cluster: Cluster) -> None:
+    cluster.write("gathered.py", GATHERED)
+    cluster.hpcpipe("submit", "gathered.py")
+    assert cluster.finish()["failures"] == []
+    assert results(cluster, "smooth")["3/8"] == 38
+    assert results(cluster, "mean") == {"4": 29.0, "8": 33.0}
+    logs = [f"warped {subject}" for subject in (1, 2, 3, 4)]
+    assert results(cluster, "table") == {"": {"means": [29.0, 33.0], "logs": logs}}
+    keys = sorted(path.name for path in cluster.home.glob("runs/*/.hpcpipe/results/*/*.pkl"))
+    here = replace(cluster, name="local", home=cluster.home / "again")
+    here.home.mkdir()
+    here.write("gathered.py", GATHERED)
+    here.hpcpipe("submit", "gathered.py")
+
+
+def test_the_client_may_die_and_be_logged_out_once_submit_has_returned(cluster: Cluster) -> None:
+    cluster.write("gathered.py", GATHERED)
+    # All of its session is hung up and killed, as at the end of a login.
+    login = f"{shlex.quote(sys.executable)} -m hpcpipe submit gathered.py && kill -HUP 0; kill -9 0"
+    done = subprocess.run(
+        ["sh", "-c", login], cwd=cluster.home, env=cluster.environment, timeout=60, check=False,
+        start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGHUP
+    assert b"You can log out now." in done.stdout
+    assert cluster.finish()["failures"] == []
+    assert results(cluster, "mean") == {"4": 29.0, "8": 33.0}
+
+
+def test_a_scheduler_out_of_reach_makes_tasks_unknown_and_none_failed(cluster: Cluster) -> None:
+    away = cluster.out_of_reach()
+    cluster.write("sleeping.py", SLEEPING)
+    cluster.hpcpipe("submit", "sleeping.py")
+    report = away.status("--fresh")
+    assert report["nodes"] == {name: {"all": 2, "unknown": 2} for name in ("sleep", "wake")}
+    assert report["failures"] == []
+    assert not report["finished"]
+    assert report["trouble"]
+    assert "could not ask" in away.hpcpipe("status", "--fresh").stdout
+    refused = away.hpcpipe("retry", status=6).stderr
+    assert refused.startswith("hpcpipe: ")
+    report = cluster.status("--fresh")
+    assert not report["trouble"]
+    assert sum(report["nodes"]["wake"].get(state, 0) for state in ("queued", "waiting")) == 2
+    cluster.hpcpipe("cancel")
+
+
+def test_what_could_not_be_submitted_goes_on_when_the_scheduler_answers(cluster: Cluster) -> None:
+    cluster.write("gathered.py", GATHERED)
+    said = cluster.out_of_reach().hpcpipe("submit", "gathered.py", status=6).stderr
+    assert "the same command again goes on from here" in said
+    cluster.hpcpipe("submit", "gathered.py")
+    report = cluster.finish()
+    assert report["failures"] == []
+    assert not report["interrupted"]
+
+
+def test_a_log_is_followed_and_tasks_are_cancelled_by_name_or_all(cluster: Cluster) -> None:
+    cluster.write("sleeping.py", SLEEPING)
+    cluster.hpcpipe("submit", "sleeping.py")
+    until(lambda: cluster.hpcpipe("logs", "sleep/1", status=None).stdout)
+    with subprocess.Popen(
+        [sys.executable, "-m", "hpcpipe", "logs", "-f", "sleep/1"],
+        cwd=cluster.home, env=cluster.environment, text=True, stdout=subprocess.PIPE,
+    ) as follower:  # fmt: skip
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "sleeping 1\n"
+        assert follower.poll() is None
+        assert cluster.hpcpipe("cancel", "sleep/1").stdout.startswith("1 tasks cancelled")
+        follower.wait(60)  # the task has ended, and so has its log
+    states = until(lambda: _states(cluster, "cancelled", 1))
+    assert states["sleep"].get("running", 0) + states["sleep"].get("queued", 0) == 1
+    assert states["wake"].get("blocked") == 1
+    cluster.hpcpipe("cancel")
+    report = cluster.finish()
+    assert report["nodes"]["sleep"] == {"all": 2, "cancelled": 2}
+    assert report["nodes"]["wake"] in ({"all": 2, "blocked": 1, "cancelled": 1},)
+    assert cluster.hpcpipe("cancel").stdout == "Nothing was queued or running.\n"
+
+
+def _states(cluster: Cluster, state: str, count: int) -> dict[str, dict[str, int]] | None:
+    nodes: dict[str, dict[str, int]] = cluster.status("--fresh")["nodes"]
+    return nodes if sum(node.get(state, 0) for node in nodes.values()) >= count else None
+
+
+def test_a_map_run_again_runs_only_what_is_missing(cluster: Cluster) -> None:
+    script = cluster.write("prep.sh", 'echo "$1" >> ran; [ -e mended ] || [ "$1" != b ]\n')
+    words = ("map", "--time", "5m", "--memory", "50M", "--", "sh", script, "{}", ":::", "a", "b")
+    assert "Submitted in 1 call" in cluster.hpcpipe(*words).stdout
+    report = cluster.finish()
+    assert [one["task"] for one in report["failures"]] == ["sh/b"]
+    cluster.write("mended", "")
+    again = cluster.hpcpipe(*words, "c").stdout
+    assert "2 tasks to run, 1 done" in again
+    assert cluster.finish()["nodes"] == {"sh": {"all": 3, "done": 3}}
+    assert sorted((cluster.home / "ran").read_text().split()) == ["a", "b", "b", "c"]
+    assert "Nothing to submit." in cluster.hpcpipe(*words, "c").stdout
+
+
+def test_a_refused_account_is_named_and_what_is_suggested_ends_green(slurm: Cluster) -> None:
+    slurm.write("gathered.py", GATHERED)
+    refused = slurm.hpcpipe("submit", "--account", "nobodys", "gathered.py", status=5).stderr
+    assert refused.startswith("hpcpipe: sbatch: error: ")
+    assert "account" in refused.splitlines()[0]
+    screen = slurm.hpcpipe("status").stdout
+    assert "refused by the scheduler" in screen
+    assert suggested(refused) == suggested(screen) == [["retry", "--account", "lab"]]
+    slurm.hpcpipe(*suggested(screen)[0])
+    assert slurm.finish()["failures"] == []

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from hpcpipe.errors import SchedulerUnavailable
-from hpcpipe.schedulers.localspool import MARKS, Spool
+from hpcpipe.schedulers.local.spool import MARKS, Spool
 
 LOCK_SECONDS = 20.0  # for a keeper on its way out to be gone
 LOG_BYTES = 1 << 20
@@ -26,7 +26,14 @@ def rouse(spool: Spool, linger: float) -> bool:
     # What this process can import, the keeper can; but it is no part of any job.
     environment = {name: word for name, word in os.environ.items() if name not in MARKS}
     environment["PYTHONPATH"] = os.pathsep.join(str(Path(one).absolute()) for one in sys.path)
-    argv = (sys.executable, "-P", "-m", "hpcpipe.schedulers.keeper", str(spool.root), str(linger))
+    argv = (
+        sys.executable,
+        "-P",
+        "-m",
+        "hpcpipe.schedulers.local.keeper",
+        str(spool.root),
+        str(linger),
+    )
     try:
         done = subprocess.run(
             argv, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

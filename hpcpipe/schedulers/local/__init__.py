@@ -57,10 +57,10 @@ from typing import ClassVar
 
 from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, State
-from hpcpipe.schedulers.localdaemon import rouse
-from hpcpipe.schedulers.localjob import Spec, check, read_directives
-from hpcpipe.schedulers.localqueue import BLOCKED, DOOMED, READY, STARTED, Job, Queue, read_job
-from hpcpipe.schedulers.localspool import MARKS, Spool
+from hpcpipe.schedulers.local.daemon import rouse
+from hpcpipe.schedulers.local.job import Spec, check, read_directives
+from hpcpipe.schedulers.local.queue import BLOCKED, DOOMED, READY, STARTED, Job, Queue, read_job
+from hpcpipe.schedulers.local.spool import MARKS, Spool
 
 _ID = re.compile(r"[0-9]+(_[0-9]+)?")
 _HELD = JobStatus(State.HELD, "HELD", "Held")

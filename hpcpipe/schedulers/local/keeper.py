@@ -21,9 +21,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from hpcpipe.model import JobEnd, Reason
-from hpcpipe.schedulers import localdaemon, localtree
-from hpcpipe.schedulers.localqueue import STARTED, WAITING, Job, Queue, fits, read_job
-from hpcpipe.schedulers.localspool import RELEASED, RUNNING, STARTING, Spool, end_lines, event_line
+from hpcpipe.schedulers.local import daemon, tree
+from hpcpipe.schedulers.local.queue import STARTED, WAITING, Job, Queue, fits, read_job
+from hpcpipe.schedulers.local.spool import RELEASED, RUNNING, STARTING, Spool, end_lines, event_line
 
 KEEP_SECONDS = 7 * 86400  # how long ended jobs can be asked about
 LOOK_SECONDS = 1.0  # between two looks at memory
@@ -75,7 +75,7 @@ class Keeper:
         self._running: dict[int, Running] = {}
         self._last = 0  # the highest job id taken in
         self._starved = False  # something waits for memory that others may give back
-        self._machine = localtree.machine()
+        self._machine = tree.machine()
 
     def take_over(self) -> None:
         """Read the spool, and end what an earlier keeper left running."""
@@ -92,8 +92,8 @@ class Keeper:
             orphans.append((job, lost))
             indices = {job.indices[at] for at in lost}
             events = self._spool.events(name) if lost else ()
-            leaders |= dict.fromkeys(localtree.surviving(events, indices), name)
-        localtree.kill(leaders, str(self._spool.root), strays=True)
+            leaders |= dict.fromkeys(tree.surviving(events, indices), name)
+        tree.kill(leaders, str(self._spool.root), strays=True)
         for job, lost in orphans:
             self._end(job, lost, LOST)
         needed = {after.job for job in self._queue.jobs.values() for after in job.spec.after}
@@ -143,7 +143,7 @@ class Keeper:
 
     def end_all(self) -> None:
         """Kill whatever runs: a keeper that cannot go on leaves nothing behind unwatched."""
-        localtree.kill(_leaders(self._running.values()), str(self._spool.root))
+        tree.kill(_leaders(self._running.values()), str(self._spool.root))
 
     def _add(self, name: str) -> Job | None:
         job = read_job(self._spool, name)
@@ -179,31 +179,31 @@ class Keeper:
             run.stopping = end
             run.kill_at = time.monotonic() + run.job.spec.grace
         if asked:
-            localtree.terminate(_leaders(asked), str(self._spool.root))
+            tree.terminate(_leaders(asked), str(self._spool.root))
 
     def _enforce(self, now: float) -> None:
         """Stop what is past its time, kill what did not heed it, finish what has gone."""
         self._stop([run for run in self._running.values() if now >= run.deadline], TIMEOUT)
         late = [run for run in self._running.values() if run.stopping and now >= run.kill_at]
         if late:
-            localtree.kill(_leaders(late), str(self._spool.root))
+            tree.kill(_leaders(late), str(self._spool.root))
             self._reap()
         for run in late:
             run.kill_at = now + run.job.spec.grace + STOP_SECONDS  # what cannot die yet, later
         gone = [run for run in self._running.values() if run.stopping and run.status is not None]
         if gone:
-            alive = localtree.alive(_leaders(gone), str(self._spool.root))
+            alive = tree.alive(_leaders(gone), str(self._spool.root))
             for run in gone:
                 if run.element not in alive:
                     self._finish(run)
 
     def _check_memory(self, now: float) -> None:
         watched = [run for run in self._running.values() if run.job.spec.memory]
-        processes = localtree.find_processes(_leaders(watched)) if watched else {}
+        processes = tree.find_processes(_leaders(watched)) if watched else {}
         for run in watched:
-            used = localtree.memory(processes.get(run.element, ()))
+            used = tree.memory(processes.get(run.element, ()))
             run.peak = max(run.peak, used)
-            if used > (run.job.spec.memory or 0) * localtree.MIB and run.stopping is None:
+            if used > (run.job.spec.memory or 0) * tree.MIB and run.stopping is None:
                 run.stopping, run.kill_at = OUT_OF_MEMORY, now
 
     def _next_deadline(self, look_at: float) -> float:
@@ -236,7 +236,7 @@ class Keeper:
             run.stopping or end,
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            max_memory=round(run.peak / localtree.MIB),
+            max_memory=round(run.peak / tree.MIB),
             wall=time.monotonic() - run.since,
             host=HOST,
         )
@@ -248,7 +248,7 @@ class Keeper:
         while (found := self._queue.next()) is not None:
             job, at = found
             specs = [run.job.spec for run in self._running.values()]
-            if not fits(job.spec, specs, self._machine, localtree.available_memory):
+            if not fits(job.spec, specs, self._machine, tree.available_memory):
                 self._starved = job.spec.memory is not None
                 return
             self._launch(job, at)
@@ -258,7 +258,7 @@ class Keeper:
         self._spool.record(job.id, event_line(index, index, STARTING))
         try:
             environment = self._environment(job.id)
-            pid = localtree.start(self._spool, job.id, job.spec, index, environment)
+            pid = tree.start(self._spool, job.id, job.spec, index, environment)
         except OSError as error:
             print(f"{job.element(at)} could not be started: {error}", file=sys.stderr, flush=True)
             self._end(job, [at], LAUNCH_FAILED)
@@ -275,23 +275,23 @@ def _leaders(runs: Iterable[Running]) -> dict[int, str]:
 def main(root: str, linger: str) -> None:
     """Become the spool's keeper, unless there is one; come back when somebody keeps it."""
     spool = Spool(Path(root))
-    lock = localdaemon.take_lock(spool)
+    lock = daemon.take_lock(spool)
     if lock is None:
         return
-    wake = localdaemon.listen(spool)
+    wake = daemon.listen(spool)
     keeper = Keeper(spool, float(linger))
     keeper.take_over()
-    localdaemon.leave_terminal(spool, lock)
-    children = localdaemon.hear_children()
+    daemon.leave_terminal(spool, lock)
+    children = daemon.hear_children()
     try:
         while True:
             keeper.serve(wake[0], children)
             # A client that finds no reader from here on starts a keeper, which waits for our
             # lock. What came while there was a reader is seen now.
-            localdaemon.stop_listening(wake)
+            daemon.stop_listening(wake)
             if not keeper.take_in():
                 return
-            wake = localdaemon.listen(spool)
+            wake = daemon.listen(spool)
     finally:
         keeper.end_all()
 

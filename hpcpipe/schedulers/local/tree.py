@@ -15,9 +15,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 
 import psutil
 
-from hpcpipe.schedulers.localjob import Spec
-from hpcpipe.schedulers.localqueue import Machine
-from hpcpipe.schedulers.localspool import MARKS, RUNNING, Event, Spool
+from hpcpipe.schedulers.local.job import Spec
+from hpcpipe.schedulers.local.queue import Machine
+from hpcpipe.schedulers.local.spool import MARKS, RUNNING, Event, Spool
 
 # What a keeper, the Python under it or a ``nohup`` above it may ignore, and a job must not.
 _DEFAULT_SIGNALS = (

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcpipe.model import After, JobEnd, Reason, ranges
-from hpcpipe.schedulers.localjob import Spec
+from hpcpipe.schedulers.local.job import Spec
 
 MARKS = ("HPCPIPE_SPOOL", "HPCPIPE_JOB_ID", "HPCPIPE_INDEX")  # spool, job, index: in every element
 STARTING, RUNNING, RELEASED = "STARTING", "RUNNING", "RELEASED"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hpcpipe.model import After
-from hpcpipe.schedulers.localjob import Spec, position
-from hpcpipe.schedulers.localspool import RELEASED, Spool
+from hpcpipe.schedulers.local.job import Spec, position
+from hpcpipe.schedulers.local.spool import RELEASED, Spool
 
 # Ordered so that of several dependencies the greatest verdict is the verdict on all.
 READY, BLOCKED, DOOMED, STARTED, WELL, BAD = range(6)

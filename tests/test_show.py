@@ -1,0 +1,171 @@
+"""The screens, as they look on a terminal of 80 columns and 24 lines, and piped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hpcpipe.axes import Axis
+from hpcpipe.ledger import Submission
+from hpcpipe.model import Reason, Resources, State
+from hpcpipe.record import BatchRecord, NodeRecord, RunRecord
+from hpcpipe.show import status_lines
+from hpcpipe.status import Place, Report, Task
+
+NOW = 1_800_000_000.0
+ASKED = Resources(cpus=1, memory=4096, time=7200)
+
+Golden = Callable[[str, str], None]
+Counts = Mapping[State, int]
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcpipe.show.time", SimpleNamespace(time=lambda: NOW))
+
+
+def report(counts: Mapping[str, Counts], tasks: Sequence[Task] = (), **more: Any) -> Report:
+    """Make a report of counts by node, and tasks that are not good."""
+    axes = (Axis("subject", ("SAD01",)),)
+    nodes = {name: NodeRecord(name, axes, b"", (), ASKED, None) for name in counts}
+    record = RunRecord(3, "spm", {}, "/", "lab", "slurm", {}, 15, 30, nodes, {})
+    counters = {name: Counter(of) for name, of in counts.items()}
+    return Report(record, counters, tasks, **{"asked": None, **more})
+
+
+def task(name: str, state: State, reason: Reason | None, words: str = "", **more: Any) -> Task:
+    node, _, label = name.partition("/")
+    return Task(node, label, "", state, reason, words, **more)
+
+
+def failed(name: str, reason: Reason, words: str = "", **more: Any) -> Task:
+    return task(name, State.FAILED, reason, words, **more)
+
+
+def blocked(name: str, by: str) -> Task:
+    return task(name, State.BLOCKED, Reason.UPSTREAM, f"waits for {by}")
+
+
+def placed(element: str, attempt: int = 1, hint: str = "") -> Place:
+    """Say where a task was submitted."""
+    why = "short: 2 h fits its 4 h limit"
+    batch = BatchRecord("normalize-0a1b2c3d", "normalize", b"", None, ASKED, "short", why)
+    submission = Submission(batch.id, 3, "token", NOW, held=False, job="4712", hint=hint)
+    return Place(batch, 54, element, submission, attempt)
+
+
+GOOD = report(
+    {"coregister": {State.DONE: 69}, "normalize": {State.DONE: 69}, "smooth": {State.DONE: 207}}
+)
+RUNNING = report(
+    {
+        "normalize": {State.DONE: 41, State.RUNNING: 14, State.QUEUED: 12, State.FAILED: 2},
+        "smooth": {State.DONE: 82, State.QUEUED: 119, State.BLOCKED: 6},
+    },
+    [
+        failed("normalize/SAD07", Reason.MEMORY, "used 4 GB of 4 GB"),
+        failed("normalize/SAD31", Reason.MEMORY, "used 3.9 GB of 4 GB"),
+        *(task(f"normalize/SAD{n}", State.QUEUED, None, "Priority") for n in range(50, 62)),
+        *(task(f"smooth/SAD{n}/4", State.QUEUED, None, "Dependency") for n in range(119)),
+        *(blocked(f"smooth/SAD{n:02}/{fwhm}", f"normalize/SAD{n:02}")
+          for n in (7, 31) for fwhm in (4, 6, 8)),
+    ],
+    asked=NOW - 12,
+)  # fmt: skip
+CAUSES = [
+    failed("normalize/SAD07", Reason.MEMORY, "used 4 GB of 4 GB"),
+    failed("normalize/SAD31", Reason.MEMORY, "used 3.9 GB of 4 GB"),
+    failed("normalize/SAD55", Reason.ERROR, "FileNotFoundError: T1/SAD55.mat\nis not there"),
+    failed("normalize/SAD56", Reason.EXIT, "exit 1"),
+    failed("normalize/SAD57", Reason.EXIT, "exit 1"),
+    failed("normalize/SAD58", Reason.TIME, "TIMEOUT on node17"),
+    failed("normalize/SAD59", Reason.NODE, "NODE_FAIL on node3"),
+    failed("normalize/SAD60", Reason.SIGNAL, "killed by signal 11"),
+    task("normalize/SAD61", State.CANCELLED, Reason.CANCELLED, "CANCELLED by 0"),
+    task("normalize/SAD62", State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting"),
+    *(blocked(f"smooth/SAD{n:02}/4", f"normalize/SAD{n:02}") for n in (7, 31, *range(55, 63))),
+    blocked("mean", "smooth/SAD07/4"),
+]
+FAILED = report(
+    {
+        "normalize": {State.DONE: 59, State.FAILED: 8, State.CANCELLED: 1, State.LOST: 1},
+        "smooth": {State.DONE: 59, State.BLOCKED: 10},
+        "mean": {State.BLOCKED: 1},
+    },
+    CAUSES,
+    asked=NOW - 3,
+)
+MANY = report(
+    {"voxelwise": {State.DONE: 9_700, State.FAILED: 300}, "collect": {State.BLOCKED: 1}},
+    [
+        *(failed(f"voxelwise/v{n}", Reason.ERROR, f"ValueError: row {n % 30}") for n in range(300)),
+        blocked("collect", "voxelwise/v0"),
+    ],
+)
+INTERRUPTED = report(
+    {"normalize": {State.HELD: 69}, "smooth": {State.UNKNOWN: 100, State.WAITING: 107}},
+    [task(f"normalize/SAD{n}", State.HELD, None, "JobHeldUser") for n in range(69)],
+    asked=NOW,
+    adrift=3,
+)
+NOTHING = report({"normalize": {State.WAITING: 69}}, adrift=1)
+UNREACHABLE = report(
+    {"normalize": {State.DONE: 12, State.UNKNOWN: 57}},
+    [task("normalize/SAD13", State.UNKNOWN, Reason.UNREACHABLE, "…")],
+    asked=NOW - 3700,
+    trouble="slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n(squeue)",
+)
+REFUSED = report(
+    {"normalize": {State.FAILED: 69}, "smooth": {State.FAILED: 207}},
+    [
+        failed(
+            f"{node}/{n}",
+            Reason.REFUSED,
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition",
+            place=placed("", hint="--account ada_lab"),
+        )
+        for node, size in (("normalize", 69), ("smooth", 207))
+        for n in range(size)
+    ],
+)
+SCREENS = {
+    "finished": GOOD,
+    "running": RUNNING,
+    "failed-by-several-causes": FAILED,
+    "ten-thousand-in-one-line": MANY,
+    "interrupted": INTERRUPTED,
+    "nothing-submitted": NOTHING,
+    "unreachable": UNREACHABLE,
+    "refused": REFUSED,
+}
+
+
+def fits(lines: Sequence[str]) -> str:
+    """Give lines as one text, which fits a small terminal."""
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_status_screen_is_as_it_was(name: str, golden: Golden) -> None:
+    golden(f"screens/status-{name}.txt", fits([*status_lines(SCREENS[name])]))
+
+
+def test_the_status_of_100_000_tasks_fits_one_screen() -> None:
+    bad = [
+        failed(f"n{node}/{n}", Reason.ERROR, f"ValueError: {n}")
+        for node in range(4)
+        for n in range(6250)
+    ]
+    after = [blocked(f"last/{n}", f"n0/{n}") for n in range(25000)]
+    waits = [task(f"n0/{n}", State.QUEUED, None, f"reason {n % 7}") for n in range(1000)]
+    nodes = {f"n{n}": {State.DONE: 12500, State.FAILED: 6250} for n in range(4)}
+    last = {"last": {State.BLOCKED: 25000, State.QUEUED: 1000, State.RUNNING: 5}}
+    lines = [*status_lines(report({**nodes, **last}, [*bad, *after, *waits], asked=NOW))]
+    fits(lines)
+    assert len(lines) > 15
