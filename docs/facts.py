@@ -15,7 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from importlib import import_module
 from inspect import getdoc
@@ -81,7 +81,7 @@ class Facts(SphinxDirective):
         return done.stdout
 
 
-def table(widths: str, head: Row, rows: list[Row]) -> Iterator[str]:
+def table(widths: str, head: Row, rows: Sequence[Row]) -> Iterator[str]:
     """Write a table; a cell may have several lines."""
     yield from (".. list-table::", f"   :widths: {widths}", "   :header-rows: 1", "")
     for row in (head, *rows):

@@ -73,7 +73,7 @@ def make_edge(
         stride //= len(axis)
         strides[axis.name] = stride
     offsets = _products([(axis, strides[axis.name]) for axis in parent if axis.name in gathered])
-    if [axis.name for axis in child] == [axis.name for axis in parent]:
+    if not gathered and [axis.name for axis in child] == [axis.name for axis in parent]:
         return Edge(upstream, range(size(parent)), offsets)
     kept = {name: stride for name, stride in strides.items() if name not in gathered}
     base = _products([(axis, kept.get(axis.name, 0)) for axis in child])

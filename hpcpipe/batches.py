@@ -254,7 +254,10 @@ class _Cutter:
             for number, elements in needed.items():
                 wait = self._wait(places.on(number), elements, indices, len(tasks))
                 waits[wait.on, wait.kind, wait.element] = wait
-        return tuple(waits.values())
+        wholly = {on for on, kind, element in waits if kind == "all" and element is None}
+        return tuple(
+            w for w in waits.values() if w.on not in wholly or w == Wait(w.on, relaxed=w.relaxed)
+        )
 
     def _wait(
         self, on: int | Standing, elements: list[int], indices: Sequence[int] | None, count: int

@@ -81,7 +81,9 @@ def _walk(folder: str) -> Iterator[bytes]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         yield os.fsencode(entry.name)
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            # What a run leaves is no input of it, or nothing would ever be done.
+            if not os.path.isdir(os.path.join(entry.path, ".hpcpipe")):
+                yield from _walk(entry.path)
         else:
             stat = entry.stat(follow_symlinks=False)
             yield f"{stat.st_size} {stat.st_mtime_ns}".encode()

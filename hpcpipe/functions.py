@@ -43,9 +43,14 @@ class Own:
     def __call__(self, module: str) -> bool:
         """Tell whether a module's code is the user's own."""
         if module not in self._known:
-            path = (module_file(module) or Path("/")).resolve()
-            installed = str(path).startswith(_INSTALLED) or not _PACKAGES.isdisjoint(path.parts)
-            self._known[module] = self._folder in path.parents and not installed
+            path = module_file(module)
+            # Links are followed last, since hundreds of installed modules are told without.
+            self._known[module] = (
+                path is not None
+                and not _is_installed(path)
+                and self._folder in path.resolve().parents
+                and not _is_installed(path.resolve())
+            )
         return self._known[module]
 
     @contextmanager
@@ -60,6 +65,10 @@ class Own:
         finally:
             for module in modules:
                 cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_installed(path: Path) -> bool:
+    return str(path).startswith(_INSTALLED) or not _PACKAGES.isdisjoint(path.parts)
 
 
 def load_file(path: Path) -> types.ModuleType:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpcpipe.model import Reason, State, format_memory, format_time
-from hpcpipe.status import Report, Task
+from hpcpipe.status import BLOCKED_BY, Report, Task
 
 _COLUMNS = (
     ("done", (State.DONE,)),
@@ -77,22 +77,30 @@ def _causes(report: Report) -> Iterator[str]:
     by_cause: dict[tuple[Reason | None, str, str], list[Task]] = defaultdict(list)
     for task in report.failures:
         words = _first_line(task.words) if task.reason in _TELLING else ""
-        by_cause[task.reason, task.node, words].append(task)
+        node = "" if task.reason is Reason.REFUSED else task.node  # those are refused together
+        by_cause[task.reason, node, words].append(task)
     own = [cause for cause in by_cause if cause[0] is not Reason.UPSTREAM]
     own.sort(key=lambda cause: -len(by_cause[cause]))
     shown = own[:_MOST] + [cause for cause in by_cause if cause[0] is Reason.UPSTREAM][:_MOST]
     for position, cause in enumerate(shown):
-        reason, node, _ = cause
-        tasks = by_cause[cause]
-        words = "" if reason is Reason.UPSTREAM else _first_line(tasks[0].words)
-        labels = " ".join(task.label or task.node for task in tasks[:3])
-        more = " …" if len(tasks) > 3 else ""
-        quoted = f'  "{words}"' if words and words != reason else ""
-        lead = "   " if position else "why"
-        yield _cut(f"{lead} {len(tasks):>3}  {reason}  {node}: {labels}{more}{quoted}")
+        yield from _cause("   " if position else "why", by_cause[cause])
     if len(own) > _MOST:
         rest = sum(len(by_cause[cause]) for cause in own[_MOST:])
         yield f"    {rest:>3}  of {len(own) - _MOST} more causes: hpcpipe status --json"
+
+
+def _cause(lead: str, tasks: Sequence[Task]) -> Iterator[str]:
+    """Say one cause: how many tasks have it, which, and the first one's words."""
+    reason, node, words = tasks[0].reason, tasks[0].node, _first_line(tasks[0].words)
+    said = f"{lead} {len(tasks):>3}  {reason}"
+    if reason is Reason.REFUSED:
+        yield said
+        yield _cut(f"         {words}")
+        return
+    labels = " ".join(task.label or task.node for task in tasks[:3])
+    more = " …" if len(tasks) > 3 else ""
+    quoted = f'  "{words}"' if words and reason is not Reason.UPSTREAM else ""
+    yield _cut(f"{said}  {node}: {labels}{more}{quoted}")
 
 
 def _waiting(report: Report) -> Iterator[str]:
@@ -190,7 +198,18 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
     if facts.get("log"):
         yield f"  log        hpcpipe logs {task.name}"
     if task.state.bad:
-        yield "Mend the cause, then: hpcpipe retry"
+        yield _remedy(task)
+
+
+def _remedy(task: Task) -> str:
+    """Say what to do about one task."""
+    if task.reason is Reason.UPSTREAM and task.words.startswith(BLOCKED_BY):
+        return f"Next: hpcpipe explain {task.words.removeprefix(BLOCKED_BY)}"
+    if task.reason in (Reason.MEMORY, Reason.TIME):
+        return "Next: hpcpipe retry            asks for more of what it ran out of"
+    if task.reason in (Reason.NODE, Reason.CANCELLED, Reason.LOST):
+        return "Next: hpcpipe retry"
+    return "Mend the cause, then: hpcpipe retry"
 
 
 def _used(outcome: Mapping[str, Any], task: Task) -> str:
@@ -202,7 +221,7 @@ def _used(outcome: Mapping[str, Any], task: Task) -> str:
     if outcome.get("wall") is not None:
         words.append(format_time(outcome["wall"]))
     if outcome.get("cpu") is not None:
-        words.append(f"{outcome['cpu']:.1f} s of cpu")
+        words.append(f"{format_time(outcome['cpu'])} of cpu")
     return ", ".join(words)
 
 

@@ -20,6 +20,7 @@ from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record
 from hpcpipe.rundir import Listing, RunDir, read_pickle
 from hpcpipe.worker import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
 
+BLOCKED_BY = "waits for "  # then the task's name
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
 
 
@@ -113,26 +114,21 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     return Report(record, counts, tasks, asked, answer.trouble, adrift)
 
 
-def _pending(record: RunRecord, listings: Mapping[str, Listing]) -> dict[str, list[int]]:
-    """Flat indices of the tasks without a good outcome, by node."""
-    return {
-        name: [i for i in range(len(node)) if node.key(i) not in listings[name].good]
+def _pending(record: RunRecord, listings: Mapping[str, Listing]) -> dict[str, set[str]]:
+    """Keys of the tasks without a good outcome, by node."""
+    pending = {
+        name: {key for i in range(len(node)) if (key := node.key(i)) not in listings[name].good}
         for name, node in record.nodes.items()
-        if len(listings[name].good) < len(node) or not _all_good(node, listings[name])
     }
-
-
-def _all_good(node: NodeRecord, listing: Listing) -> bool:
-    return all(node.key(index) in listing.good for index in range(len(node)))
+    return {name: keys for name, keys in pending.items() if keys}
 
 
 def _places(
-    rundir: RunDir, history: History, record: RunRecord, pending: Mapping[str, list[int]]
+    rundir: RunDir, history: History, record: RunRecord, pending: Mapping[str, set[str]]
 ) -> dict[tuple[str, str], Place]:
     """Find where each pending task was submitted last."""
-    wanted = {name: {record.nodes[name].key(i) for i in pending.get(name, ())} for name in pending}
     places: dict[tuple[str, str], Place] = {}
-    if not any(wanted.values()):
+    if not pending:
         return places
     # Imported here, as a run without pending tasks needs no scheduler at all.
     from hpcpipe.schedulers import make_scheduler
@@ -142,10 +138,10 @@ def _places(
         spell = make_scheduler(past.scheduler, past.options).element
         for batch in past.batches.values():
             submission = history.submissions.get(batch.id)
-            if submission is None or batch.node not in wanted:
+            if submission is None or batch.node not in pending:
                 continue
             for key, index in batch.elements():
-                if key in wanted[batch.node]:
+                if key in pending[batch.node]:
                     before = places.get((batch.node, key))
                     element = spell(submission.job, index) if submission.job else ""
                     # An intent that never became a job was no attempt.
@@ -231,7 +227,7 @@ class _Judge:
         if status and status.why != "DependencyNeverSatisfied":
             return status.state, None, status.why, {}
         if blocker := self._blocker(node, index):
-            return State.BLOCKED, Reason.UPSTREAM, f"waits for {blocker}", {}
+            return State.BLOCKED, Reason.UPSTREAM, f"{BLOCKED_BY}{blocker}", {}
         if place is None:
             return State.WAITING, None, "not submitted", {}
         if not place.element:
@@ -266,9 +262,8 @@ def _from_outcome(
     """Conclude from an outcome that went wrong, and the accounting where a signal ended it."""
     words = str(outcome.get("error", "its outcome cannot be read"))
     if outcome.get("signal") is not None:
-        by_scheduler = end.reason if end else None
-        if by_scheduler in (Reason.TIME, Reason.MEMORY, Reason.NODE, Reason.CANCELLED):
-            return _from_end(end, batch) if end else (State.FAILED, Reason.SIGNAL, words)
+        if end and end.reason in (Reason.TIME, Reason.MEMORY, Reason.NODE, Reason.CANCELLED):
+            return _from_end(end, batch)
         asked, used = batch.resources.memory, (outcome.get("max_memory") or 0) / 1024
         if outcome["signal"] == 9 and asked and used > 0.9 * asked:
             return State.FAILED, Reason.MEMORY, _memory_words(used, batch)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +14,9 @@ import pytest
 
 from hpcpipe.axes import Axis
 from hpcpipe.ledger import Submission
-from hpcpipe.model import Reason, Resources, State
+from hpcpipe.model import JobEnd, Reason, Resources, State
 from hpcpipe.record import BatchRecord, NodeRecord, RunRecord
-from hpcpipe.show import status_lines
+from hpcpipe.show import change_lines, explain_lines, report_json, status_lines
 from hpcpipe.status import Place, Report, Task
 
 NOW = 1_800_000_000.0
@@ -169,3 +172,92 @@ def test_the_status_of_100_000_tasks_fits_one_screen() -> None:
     lines = [*status_lines(report({**nodes, **last}, [*bad, *after, *waits], asked=NOW))]
     fits(lines)
     assert len(lines) > 15
+
+
+# One task
+
+
+OUTCOME = {"host": "node17", "max_memory": 4096 * 1024, "wall": 3725.0, "cpu": 3700.25, "exit": 9}
+EXPLAINED: dict[str, tuple[Task, Report, dict[str, Any]]] = {
+    "failed": (
+        replace(CAUSES[0], place=placed("4712_54", attempt=2), outcome=OUTCOME),
+        FAILED,
+        {
+            "inputs": ["image    T1/SAD07.nii  9 MB", "mask     T1/SAD07_mask.nii  missing"],
+            "files": ["/runs/spm/normalize/subject-SAD07"],
+            "tail": ["reading", "Killed"],
+            "log": Path("logs/normalize-0a1b2c3d.54.out"),
+        },
+    ),
+    "by-the-accounting": (
+        replace(
+            CAUSES[5],
+            place=placed("4712_58"),
+            end=JobEnd("TIMEOUT", Reason.TIME, max_memory=812, wall=7201.0, host="node17"),
+        ),
+        FAILED,
+        {},
+    ),
+    "blocked": (CAUSES[-2], FAILED, {}),
+    "good": (
+        task("normalize/SAD01", State.DONE, None, outcome={"wall": 0.25, "max_memory": 300}),
+        GOOD,
+        {"result": ["hpcpipe results normalize/SAD01"], "log": Path("out")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_an_explanation_is_as_it_was(name: str, golden: Golden) -> None:
+    golden(f"screens/explain-{name}.txt", fits([*explain_lines(*EXPLAINED[name])]))
+
+
+# For pipes and scripts
+
+
+def test_a_pipe_is_told_of_stages_and_causes(golden: Golden) -> None:
+    lines = [*change_lines(None, RUNNING), "--", *change_lines(RUNNING, FAILED)]
+    golden("screens/piped.txt", fits([*lines, "--", *change_lines(FAILED, FAILED)]))
+
+
+def test_a_pipe_gets_a_page_whatever_the_size_of_the_run() -> None:
+    lines: list[str] = []
+    before = None
+    for done in range(0, 100_001, 100):
+        counts = {"work": {State.DONE: done, State.RUNNING: 1, State.QUEUED: 100_000 - done}}
+        after = report(counts)
+        lines += change_lines(before, after)
+        before = after
+    assert 10 <= len(lines) <= 20
+
+
+def test_json_counts_by_node_and_state_and_tells_all_of_a_failure() -> None:
+    first, *_ = EXPLAINED["failed"]
+    shown = replace(FAILED, tasks=[first])
+    found = json.loads(json.dumps(report_json(shown, lambda task: f"logs/{task.label}.out")))
+    assert found["nodes"]["normalize"] == {
+        "all": 69, "done": 59, "failed": 8, "cancelled": 1, "lost": 1,
+    }  # fmt: skip
+    assert found["failures"] == [
+        {
+            "task": "normalize/SAD07",
+            "node": "normalize",
+            "label": "SAD07",
+            "state": "failed",
+            "reason": "out of memory",
+            "error": "used 4 GB of 4 GB",
+            "exit": 9,
+            "signal": None,
+            "native": None,
+            "host": "node17",
+            "attempt": 2,
+            "job_id": "4712_54",
+            "log": "logs/SAD07.out",
+        }
+    ]
+
+
+def test_every_golden_screen_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
+    folder = pytestconfig.rootpath / "tests" / "golden" / "screens"
+    cases = {f"status-{name}" for name in SCREENS} | {f"explain-{name}" for name in EXPLAINED}
+    assert {file.stem for file in folder.iterdir()} == cases | {"piped"}

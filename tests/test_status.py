@@ -84,7 +84,7 @@ RULES: dict[str, tuple[Facts, State, Reason | None, str]] = {
         Facts(CANCELLED, TERMINATED), State.CANCELLED, Reason.CANCELLED, CANCELLED.native),
     "cancelled by us while it ran": (
         Facts(None, TERMINATED, ledger="cancelled"), State.CANCELLED, Reason.CANCELLED,
-        "hpcpipe cancel"),
+        "by hpcpipe cancel"),
     # Without an outcome, the accounting tells.
     "no outcome: out of memory": (Facts(OOM), FAILED, Reason.MEMORY, "used 990 MB of 1000 MB"),
     "no outcome: out of memory unmeasured": (
@@ -124,7 +124,7 @@ RULES: dict[str, tuple[Facts, State, Reason | None, str]] = {
     # The ledger tells what was never to run.
     "refused": (Facts(ledger="refused"), FAILED, Reason.REFUSED, "Invalid qos"),
     "cancelled by us": (
-        Facts(QUEUED, ledger="cancelled"), State.CANCELLED, Reason.CANCELLED, "hpcpipe cancel"),
+        Facts(QUEUED, ledger="cancelled"), State.CANCELLED, Reason.CANCELLED, "by hpcpipe cancel"),
     "interrupted": (
         Facts(QUEUED, ledger="no id"), UNKNOWN, None, "its submission was interrupted"),
     "interrupted before it began": (
@@ -351,7 +351,7 @@ def test_doubts_about_signals_wait_for_the_interval_while_others_run_but_not_at_
 
 def test_a_cancelled_run_is_over_at_once(chain: Lab) -> None:
     assert chain.run("first/A").status == 0
-    chain.scheduler.says["1_1"] = RUNNING
+    chain.scheduler.says |= {"1_0": COMPLETED, "1_1": RUNNING}
     run = chain.submit()
     assert run.cancel() == 6
     chain.scheduler.hook = raising(AssertionError("it was asked"))

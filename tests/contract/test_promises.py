@@ -7,15 +7,18 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contract.harness import Cluster
+from contract.harness import Cluster, until
 from hpcpipe.schedulers.local.spool import Spool
+from hpcpipe.worker import load_value
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sacctmgr")
 COUNT = 100
@@ -99,7 +102,7 @@ def suggested(text: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def watched(cluster: Cluster) -> Iterator[tuple[Cluster, Path]]:
+def watched(cluster: Cluster) -> tuple[Cluster, Path]:
     """A cluster whose commands are counted: each is noted in a file, then run."""
     shims, log = cluster.home / "shims", cluster.home / "calls"
     shims.mkdir()
@@ -109,7 +112,7 @@ def watched(cluster: Cluster) -> Iterator[tuple[Cluster, Path]]:
         shim = shims / name
         shim.write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\nexec {real} "$@"\n')
         shim.chmod(0o755)
-    yield replace(cluster, changed={"PATH": f"{shims}:{os.environ['PATH']}"}), log
+    return replace(cluster, changed={"PATH": f"{shims}:{os.environ['PATH']}"}), log
 
 
 def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
@@ -136,20 +139,26 @@ def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
     assert log.read_text() == ""  # the files tell it all
 
 
-@pytest.mark.slurm
+def outcomes(cluster: Cluster) -> dict[str, Any]:
+    """Load every good value of the runs of a user, by node and key."""
+    found = cluster.home.glob("runs/*/.hpcpipe/results/*/*.pkl")
+    return {f"{path.parent.name}/{path.stem}": load_value(str(path)) for path in found}
+
+
 def test_values_gathered_and_split_are_the_same_everywhere(cluster: Cluster) -> None:
-    cluster.write("gathered.py", GATHERED)
-    cluster.hpcpipe("submit", "gathered.py")
-    assert cluster.finish()["failures"] == []
+    elsewhere = replace(cluster, name="local", home=cluster.home / "elsewhere")
+    elsewhere.home.mkdir()
+    for one in (cluster, elsewhere):
+        one.write("gathered.py", GATHERED)
+        one.hpcpipe("submit", "gathered.py")
+    for one in (cluster, elsewhere):
+        assert one.finish()["failures"] == []
     assert results(cluster, "smooth")["3/8"] == 38
     assert results(cluster, "mean") == {"4": 29.0, "8": 33.0}
     logs = [f"warped {subject}" for subject in (1, 2, 3, 4)]
     assert results(cluster, "table") == {"": {"means": [29.0, 33.0], "logs": logs}}
-    keys = sorted(path.name for path in cluster.home.glob("runs/*/.hpcpipe/results/*/*.pkl"))
-    here = replace(cluster, name="local", home=cluster.home / "again")
-    here.home.mkdir()
-    here.write("gathered.py", GATHERED)
-    here.hpcpipe("submit", "gathered.py")
+    assert len(outcomes(cluster)) == 4 + 8 + 2 + 1
+    assert outcomes(cluster) == outcomes(elsewhere)
 
 
 def test_the_client_may_die_and_be_logged_out_once_submit_has_returned(cluster: Cluster) -> None:
@@ -213,7 +222,7 @@ def test_a_log_is_followed_and_tasks_are_cancelled_by_name_or_all(cluster: Clust
     cluster.hpcpipe("cancel")
     report = cluster.finish()
     assert report["nodes"]["sleep"] == {"all": 2, "cancelled": 2}
-    assert report["nodes"]["wake"] in ({"all": 2, "blocked": 1, "cancelled": 1},)
+    assert report["nodes"]["wake"] == {"all": 2, "cancelled": 2}
     assert cluster.hpcpipe("cancel").stdout == "Nothing was queued or running.\n"
 
 

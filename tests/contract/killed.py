@@ -1,0 +1,75 @@
+"""Runs hpcpipe and kills it at its nth step: ``python killed.py N FILE WORDS...``.
+
+A step is whatever may be seen by another process, from the taking of the run's lock on: a file is
+opened for writing, written to, synced, renamed, removed; a command is about to be started, or has
+just been. With N = 0 nothing is killed, and the steps are written to FILE, one a line.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+AUDITED = {
+    "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate",
+    "os.utime", "subprocess.Popen",
+}  # fmt: skip
+CALLED = {"write", "fsync"}  # of which there are no audit events
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+class Killer:
+    """Counts steps, and kills this process at one of them."""
+
+    def __init__(self, nth: int) -> None:
+        self.nth = nth
+        self.steps: list[str] = []
+        self.locked = False
+
+    def step(self, name: str, about: object = "") -> None:
+        """Count a step that is about to happen, or has just."""
+        if self.locked:
+            self.steps.append(f"{name} {about}".strip().replace("\n", " "))
+            if len(self.steps) == self.nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def audit(self, event: str, args: tuple[Any, ...]) -> None:
+        """Hear of what Python is about to do."""
+        if event == "open" and not isinstance(args[0], int) and args[2] & WRITING:
+            path = os.fsdecode(args[0])
+            self.step("open", path)
+            self.locked = self.locked or path.endswith("/.hpcpipe/lock")
+        elif event in AUDITED:
+            self.step(event, args[0] if event == "subprocess.Popen" else args[:2])
+
+    def profile(self, _: FrameType, event: str, called: Any) -> None:
+        """Hear of calls of C functions."""
+        name = called.__name__ if event.startswith("c_") else ""
+        if event == "c_call" and name in CALLED and called.__module__ == "posix":
+            self.step(name)
+        elif event == "c_return" and name == "fork_exec":
+            self.step("has started a command")
+
+
+def main() -> None:
+    """Run the command line under the killer's eyes."""
+    nth, file, *words = sys.argv[1:]
+    killer = Killer(int(nth))
+    from hpcpipe.cli import main as hpcpipe
+
+    sys.addaudithook(killer.audit)
+    sys.setprofile(killer.profile)
+    try:
+        hpcpipe(words)
+    finally:
+        sys.setprofile(None)
+        killer.locked = False
+        with open(file, "w", encoding="utf-8", errors="surrogateescape") as steps:
+            steps.writelines(f"{step}\n" for step in killer.steps)
+
+
+if __name__ == "__main__":
+    main()
