@@ -22,6 +22,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hpcpipe.axes import Edge
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import DONE, IN_FLIGHT, NodePlan, Plan
 
@@ -162,25 +163,30 @@ class _Cutter:
         self, tasks: Sequence[int], parts: Sequence[int] | None
     ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
         """Yield parts: the tasks, what they wait for, and the indices that keep them aligned."""
-        classes: dict[Hashable, array[int]] = defaultdict(lambda: array("q"))
-        for task in tasks:
-            classes[self._signature(task, parts)].append(task)
-        if len(classes) > self._splits * max(1, self._chunks_needed(tasks)):
-            classes = {None: array("q", tasks)}
-        for same in classes.values():
-            yield from self._align(same)
+        bound = self._splits * max(1, self._chunks_needed(tasks))
+        for gathers in (self._many, []):  # at worst, what is gathered is waited for as a whole
+            classes: dict[Hashable, array[int]] = defaultdict(lambda: array("q"))
+            for task in tasks:
+                classes[self._signature(task, parts, gathers)].append(task)
+            if len(classes) <= bound:
+                for same in classes.values():
+                    yield from self._align(same)
+                return
+        yield tasks, self._waits(tasks, None), None
 
     def _chunks_needed(self, tasks: Sequence[int]) -> int:
         """Count the batches above: a parent in ten chunks makes ten classes, not ten splits."""
         above = {places.batch[e.base[t]] for e, places in self._single for t in tasks}
         return len(above)
 
-    def _signature(self, task: int, parts: Sequence[int] | None) -> Hashable:
+    def _signature(
+        self, task: int, parts: Sequence[int] | None, gathers: Sequence[tuple[Edge, _Places]]
+    ) -> Hashable:
         """Say which batches a task needs; tasks that differ in it must not share a batch."""
         single = tuple(places.batch[edge.base[task]] for edge, places in self._single)
         many = tuple(
             frozenset(places.batch[parent] for parent in edge.parents(task))
-            for edge, places in self._many
+            for edge, places in gathers
         )
         return (parts[task] if parts is not None else 0, single, many)
 
@@ -245,31 +251,39 @@ class _Cutter:
         """Say what a part waits for, as exactly as it can be said."""
         waits: dict[tuple[int | Standing, str, int | None], Wait] = {}
         for edge, places in (*self._single, *self._many):
-            needed: dict[int, list[int]] = defaultdict(list)
-            for task in tasks:
+            needed: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+            for position, task in enumerate(tasks):
                 for parent in edge.parents(task):
                     number = places.batch[parent]
                     if number != -1:
-                        needed[number].append(places.index[parent])
-            for number, elements in needed.items():
-                wait = self._wait(places.on(number), elements, indices, len(tasks))
+                        whose, elements = needed[number]
+                        whose.append(position)
+                        elements.append(places.index[parent])
+            for number, (whose, elements) in needed.items():
+                by_all = len(set(whose)) == len(tasks)
+                wait = self._wait(places.on(number), elements, indices, len(tasks), by_all)
                 waits[wait.on, wait.kind, wait.element] = wait
         wholly = {on for on, kind, element in waits if kind == "all" and element is None}
         return tuple(
-            w for w in waits.values() if w.on not in wholly or w == Wait(w.on, relaxed=w.relaxed)
+            w for key, w in waits.items() if w.on not in wholly or key == (w.on, "all", None)
         )
 
     def _wait(
-        self, on: int | Standing, elements: list[int], indices: Sequence[int] | None, count: int
+        self,
+        on: int | Standing,
+        elements: list[int],
+        indices: Sequence[int] | None,
+        count: int,
+        by_all: bool,
     ) -> Wait:
+        """Say how ``count`` tasks, or (not ``by_all``) some of them, need elements of one job."""
         distinct = set(elements)
         if distinct == {-1}:
-            return Wait(on)
-        if indices is not None and elements == list(indices):
+            return Wait(on, relaxed=not by_all)
+        if by_all and indices is not None and elements == list(indices):
             return Wait(on, "each")
-        if len(distinct) == 1 and self._can.element_dependency:
-            size = self._size(on)
-            return Wait(on) if size == 1 else Wait(on, element=elements[0])
+        if len(distinct) == 1 and self._can.element_dependency and self._size(on) != 1:
+            return Wait(on, element=elements[0], relaxed=not by_all)
         exact = len(distinct) == self._size(on) and len(elements) == count * len(distinct)
         return Wait(on, relaxed=not exact)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hpcpipe.errors import UsageError
 from hpcpipe.ledger import Ledger
 from hpcpipe.record import read_record
 from hpcpipe.rundir import RunDir
@@ -45,9 +44,7 @@ def _tasks(rundir: RunDir, names: tuple[str, ...]) -> int:
     report = make_report(rundir, fresh=True)
     wanted: set[tuple[str, str]] = set()
     for name in names:
-        found = report.record.find(name)
-        if not found:
-            raise UsageError(f"{name}: no such task; see hpcpipe status")
+        found = report.record.find(name) or [report.record.one(name)]
         wanted |= {(node.name, node.key(index)) for node, index in found}
     elements = [
         task.place.element

@@ -118,6 +118,10 @@ def _names(template: str, program: str, known: Collection[str]) -> set[str]:
     """Say which inputs and outputs a template needs; raises WorkflowError for an unknown one."""
     fields = list(_fields(template))
     for name, part in fields:
+        if name in ("name", "after", "outputs", "resources") and name not in known:
+            raise WorkflowError(
+                f"{program}: {name}= is the node's own option; call the input {{{name}_}} instead"
+            )
         if name not in known:
             raise WorkflowError(
                 f"{program}: {{{name}}} in {template!r} stands for nothing{near(name, known)} "

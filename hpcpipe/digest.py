@@ -77,16 +77,18 @@ class Files:
 
 
 def _walk(folder: str) -> Iterator[bytes]:
-    """Say of every file below a folder its name, size and time of change, in order of names."""
+    """Say of every file below a folder its path, size and time of change, in order of names.
+
+    What runs of ours leave there is passed over: else a run whose input is the folder it lies in
+    would never find anything done.
+    """
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        yield os.fsencode(entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            # What a run leaves is no input of it, or nothing would ever be done.
-            if not os.path.isdir(os.path.join(entry.path, ".hpcpipe")):
-                yield from _walk(entry.path)
-        else:
+        if not entry.is_dir(follow_symlinks=False):
             stat = entry.stat(follow_symlinks=False)
+            yield os.fsencode(entry.path)
             yield f"{stat.st_size} {stat.st_mtime_ns}".encode()
+        elif not os.path.isdir(f"{entry.path}/.hpcpipe"):
+            yield from _walk(entry.path)
 
 
 def combine(*parts: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 from hpcpipe.axes import label
 from hpcpipe.batches import Batch, Limits, make_batches
 from hpcpipe.digest import Files
-from hpcpipe.errors import UsageError
+from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import JobStatus, Resources
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
@@ -110,7 +110,10 @@ def scheduler_options(site: Site) -> dict[str, Any]:
 def _prepare(
     batch: Batch, writer: TaskWriter, site: Site, workflow: Workflow, cwd: str
 ) -> Prepared:
-    where = route(batch.resources, site)
+    try:
+        where = route(batch.resources, site)
+    except ConfigError as error:
+        raise ConfigError(f"{batch.node.node.name}: {error}") from error
     taskfile = writer.write(batch)
     job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd)
     return Prepared(batch, taskfile.batch, where, render(job, site), taskfile.content)

@@ -10,7 +10,7 @@ from typing import Any
 from hpcpipe.errors import UsageError
 from hpcpipe.ledger import Ledger
 from hpcpipe.model import State
-from hpcpipe.record import NodeRecord, read_record
+from hpcpipe.record import read_record
 from hpcpipe.run import Run
 from hpcpipe.show import explain_lines
 from hpcpipe.status import Task, read_outcome
@@ -18,22 +18,9 @@ from hpcpipe.status import Task, read_outcome
 _TAIL = 12  # lines of a log
 
 
-def find_task(run: Run, name: str) -> tuple[NodeRecord, int]:
-    """Find the one task of a name; raises UsageError naming those it could be."""
-    record = run.record
-    found = record.find(name)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        some = ", ".join(node.task(index) for node, index in found[:5])
-        raise UsageError(f"{name}: names {len(found)} tasks; say one: {some}")
-    nodes = ", ".join(record.nodes)
-    raise UsageError(f"{name}: no such task; write node/label, the nodes are {nodes}")
-
-
 def find_log(run: Run, name: str) -> Path:
     """Name the log of a task's latest submission; raises UsageError where it has none."""
-    node, index = find_task(run, name)
+    node, index = run.record.one(name)
     key = node.key(index)
     history = Ledger(run.rundir.ledger).read()
     for number in sorted({one.run for one in history.submissions.values()}, reverse=True):
@@ -53,7 +40,7 @@ def tail(path: Path, lines: int) -> str:
 
 def explain_task(run: Run, name: str) -> Iterator[str]:
     """Say all that is known of a task, in lines."""
-    node, index = find_task(run, name)
+    node, index = run.record.one(name)
     report = run.report()
     key = node.key(index)
     task = next((t for t in report.tasks if t.node == node.name and t.key == key), None)

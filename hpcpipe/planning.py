@@ -38,7 +38,8 @@ def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
         yield f"  [{number}] {prepared.id}: {kind}, each {prepared.route.resources}"
         if batch.waits:
             yield f"      after {'; '.join(_said(wait) for wait in batch.waits)}"
-        yield f"      queue: {prepared.route.why}"
+        if prepared.route.queue:
+            yield f"      queue: {prepared.route.why}"
 
 
 def _said(wait: Wait) -> str:

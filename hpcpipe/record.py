@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcpipe.axes import Axis, Edge, label
-from hpcpipe.errors import ResultError
+from hpcpipe.errors import ResultError, UsageError, near
 from hpcpipe.model import Resources
 from hpcpipe.rundir import RunDir, read_pickle, write_pickle
 
@@ -100,6 +100,20 @@ class RunRecord:
             for index in range(len(found))
             if found.label(index) == name
         ]
+
+    def one(self, name: str) -> tuple[NodeRecord, int]:
+        """Find the one task of a name; raises UsageError naming those it could be."""
+        found = self.find(name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            some = ", ".join(node.task(index) for node, index in found[:5])
+            raise UsageError(f"{name}: names {len(found)} tasks; say one: {some}")
+        node, _, label = name.partition("/")
+        if node in self.nodes:
+            labels = [self.nodes[node].label(index) for index in range(len(self.nodes[node]))]
+            raise UsageError(f"{name}: no such task of {node}{near(label, labels[:1000])}")
+        raise UsageError(f"{name}: no such task; write node/label{near(node, self.nodes)}")
 
 
 def _matches(label: str, wanted: str) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hpcpipe.draft import Draft
     from hpcpipe.model import Resources
     from hpcpipe.site import Site
+    from hpcpipe.siteload import Loaded
     from hpcpipe.workflow import Node, Workflow
 
 
@@ -75,7 +76,7 @@ class Run:
             raise UsageError(f"no node {name!r}{near(name, record.nodes)}")
         found, good = record.nodes[name], self.rundir.list_results(name).good
         return {
-            found.label(index): self._load(name, found.key(index))
+            found.label(index): self._load(name, found.key(index), found.task(index))
             for index in range(len(found))
             if found.key(index) in good
         }
@@ -86,20 +87,14 @@ class Run:
         Raises UsageError where no task, or more than one, has the name; ResultError where it has
         no good outcome.
         """
-        found = self.record.find(task)
-        if len(found) != 1:
-            many = ", ".join(node.task(index) for node, index in found[:5])
-            raise UsageError(
-                f"{task}: {f'names several tasks: {many}' if found else 'no such task'}"
-            )
-        node, index = found[0]
-        return self._load(node.name, node.key(index))
+        node, index = self.record.one(task)
+        return self._load(node.name, node.key(index), node.task(index))
 
-    def _load(self, node: str, key: str) -> Any:
+    def _load(self, node: str, key: str, task: str) -> Any:
         try:
             return load_value(str(self.rundir.result(node, key)))
         except FileNotFoundError:
-            raise ResultError(f"{node}: no good outcome yet; see hpcpipe status") from None
+            raise ResultError(f"{task}: no good outcome; see hpcpipe explain {task}") from None
         except Refused as error:
             raise ResultError(str(error)) from error
 
@@ -139,7 +134,7 @@ class Results(Mapping[str, dict[str, Any]]):
 def submit(
     workflow: Workflow,
     *,
-    site: str | Site | None = None,
+    site: str | Site | Loaded | None = None,
     resources: Resources | None = None,
     source: Mapping[str, Any] | None = None,
     raise_for: Any = None,
@@ -157,7 +152,7 @@ def submit(
 def submit_with_draft(
     workflow: Workflow,
     *,
-    site: str | Site | None = None,
+    site: str | Site | Loaded | None = None,
     resources: Resources | None = None,
     source: Mapping[str, Any] | None = None,
     raise_for: Any = None,
@@ -165,10 +160,9 @@ def submit_with_draft(
     """Do what `submit` does, and tell what was submitted."""
     from hpcpipe.draft import draft, scheduler_options
     from hpcpipe.schedulers import make_scheduler
-    from hpcpipe.siteload import load_site
     from hpcpipe.submit import adopt, submit_draft
 
-    chosen = site if site is not None and not isinstance(site, str) else load_site(site).site
+    chosen, site_file = _site(site)
     rundir = RunDir(workflow.folder)
     # A first plan is made before the folder is: one that fails leaves nothing behind.
     drafted = None if rundir.exists else draft(workflow, chosen, resources=resources)
@@ -177,9 +171,18 @@ def submit_with_draft(
         if drafted is None or rundir.exists:
             adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))
             drafted = draft(workflow, chosen, resources=resources, raise_for=raise_for)
-        submit_draft(drafted, source or _source(workflow), chosen.name)
+        submit_draft(drafted, source or _source(workflow), site_file)
     remember(rundir.folder)
     return Run(workflow.folder), drafted
+
+
+def _site(site: str | Site | Loaded | None) -> tuple[Site, str]:
+    """Give the site that is meant, and the file it can be read from again, for `retry`."""
+    from hpcpipe.siteload import Loaded, load_site
+
+    if site is None or isinstance(site, str):
+        site = load_site(site)
+    return (site.site, str(site.file)) if isinstance(site, Loaded) else (site, site.name)
 
 
 def _source(workflow: Workflow) -> dict[str, Any]:

@@ -10,13 +10,15 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcpipe.errors import LockHeld, ResultError, UsageError
 from hpcpipe.worker import Refused, open_trusted
+
+_SIGN_SECONDS = 2.0  # in which whoever made the lock writes into it who they are
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,20 @@ class RunDir:
     @contextmanager
     def lock(self, wait: float = 10) -> Iterator[None]:
         """Hold the run's lock; raises LockHeld, saying who holds it and since when, after ``wait``
-        seconds. A holder that is provably gone (same host, dead pid) loses it."""
+        seconds. A holder that is provably gone (same host, dead pid) loses it, and so does one
+        that was killed before it could sign."""
         from filelock import SoftFileLock, Timeout
 
         lock = SoftFileLock(self.lock_file, timeout=wait, poll_interval=0.05)
+        unsigned = self._unsigned()
         try:
-            lock.acquire()
+            if unsigned is not None and wait >= _SIGN_SECONDS:
+                with suppress(Timeout):
+                    lock.acquire(timeout=_SIGN_SECONDS)
+                if not lock.is_locked and self._unsigned() == unsigned:
+                    self.lock_file.unlink(missing_ok=True)
+            if not lock.is_locked:
+                lock.acquire()
         except Timeout:
             raise LockHeld(
                 f"{self.lock_file}: held by {self.holder() or 'an unknown process'}; wait for it, "
@@ -107,6 +117,14 @@ class RunDir:
             yield
         finally:
             lock.release()
+
+    def _unsigned(self) -> int | None:
+        """Identify a lock that says nothing of its holder; None where there is no such lock."""
+        try:
+            stat = self.lock_file.stat()
+        except OSError:
+            return None
+        return None if stat.st_size else stat.st_ino
 
     def holder(self) -> str:
         """Say who holds the lock, and since when; empty where nobody does."""

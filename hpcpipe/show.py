@@ -137,10 +137,13 @@ def _next(report: Report) -> Iterator[str]:
         yield f"Next: hpcpipe explain {telling.name}"
     if report.failures and report.finished:
         lead = "     " if own else "Next:"
-        yield f"{lead} hpcpipe retry            would run {len(report.failures)} tasks again"
+        count = len(report.failures)
+        tasks = "1 task" if count == 1 else f"{count} tasks"
+        yield f"{lead} hpcpipe retry            would run {tasks} again"
     elif report.finished and not report.failures:
-        last = list(report.record.nodes)[-1]
-        yield f"Next: hpcpipe results {last}"
+        last = list(report.record.nodes.values())[-1]
+        returns = "map" not in report.record.source  # its commands return nothing, but may print
+        yield f"Next: hpcpipe {f'results {last.name}' if returns else f'logs {last.task(0)}'}"
 
 
 def change_lines(before: Report | None, after: Report) -> Iterator[str]:
@@ -231,7 +234,7 @@ def report_json(report: Report, log: Any) -> dict[str, Any]:
         "workflow": report.record.workflow,
         "run": report.record.run,
         "scheduler": report.record.scheduler,
-        "site": report.record.site,
+        "site": report.record.site.rpartition("/")[2].removesuffix(".toml"),
         "finished": report.finished,
         "verdict": verdict(report),
         "trouble": report.trouble or None,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, reduce
 from itertools import groupby, takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from hpcpipe.errors import ConfigError, near
@@ -49,9 +50,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A site, all its settings with their layers, and a sentence on why it is this site."""
+    """A site and its file, all its settings with their layers, and why it is this site."""
 
     site: Site
+    file: Path
     settings: tuple[Setting, ...]
     why: str
 
@@ -82,7 +84,7 @@ def load_site(
     unsaid = asdict(Queue(name=""))
     merged = {**merged, "queues": [unsaid | queue for queue in merged["queues"]]}
     settings = (Setting(path, value, _setter(path, layers)) for path, value in _leaves(merged))
-    loaded = Loaded(read_site(merged), tuple(settings), why)
+    loaded = Loaded(read_site(merged), file, tuple(settings), why)
     origin = loaded.origin
     _refuse(f"{origin[key]}: {key}: {problem}" for key, problem in _clashes(loaded.site))
     return loaded

@@ -19,7 +19,7 @@ from hpcpipe.draft import Draft, Prepared, scheduler_options
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import After
-from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, write_record
+from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record, write_record
 from hpcpipe.rundir import RunDir, write_pickle, write_whole
 from hpcpipe.schedulers.base import Scheduler
 
@@ -63,6 +63,8 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
     rundir, scheduler = draft.rundir, draft.scheduler
     ledger = Ledger(rundir.ledger)
     record = _record(draft, source, site_name)
+    if not draft.prepared and not draft.superseded and _says_nothing_new(draft, record):
+        return []
     _write_files(draft, record)
     ledger.run(draft.run, site=site_name, scheduler=draft.site.scheduler)
     rundir.asked.unlink(missing_ok=True)  # what the scheduler said before is out of date now
@@ -95,6 +97,15 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
     ledger.released([*(one.batch for one in left), *held])
     submissions = ledger.read().submissions
     return [submissions[prepared.id] for prepared in draft.prepared]
+
+
+def _says_nothing_new(draft: Draft, record: RunRecord) -> bool:
+    """Tell whether the last run planned the same tasks, and left nothing to be released."""
+    if not draft.history.runs or draft.history.held():
+        return False
+    last = read_record(draft.rundir, draft.history.last["run"])
+    before = {name: node.keys for name, node in last.nodes.items()}
+    return before == {name: node.keys for name, node in record.nodes.items()}
 
 
 def _release_left(scheduler: Scheduler, left: Sequence[Submission]) -> None:

@@ -395,6 +395,16 @@ def test_a_folder_stands_for_all_that_is_in_it(tmp_path: Path) -> None:
     assert len({*seen, digest(tmp_path)}) == 6
 
 
+def test_what_runs_leave_in_a_folder_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").touch()
+    before = digest(tmp_path)
+    (tmp_path / "runs" / "norm" / ".hpcpipe").mkdir(parents=True)
+    (tmp_path / "runs" / "norm" / "image.nii").touch()
+    assert digest(tmp_path) == before
+    (tmp_path / "runs" / "notes").touch()
+    assert digest(tmp_path) != before
+
+
 def test_settled_files_are_read_once_and_fresh_ones_again(tmp_path: Path) -> None:
     path = tmp_path / "image.nii"
     path.write_bytes(b"one")

@@ -182,6 +182,18 @@ def test_a_lock_whose_holder_was_killed_is_taken_over(rundir: RunDir, tmp_path: 
         assert f"process {os.getpid()} " in rundir.holder()
 
 
+def test_a_lock_whose_holder_was_killed_before_it_could_sign_is_taken_over(
+    rundir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcpipe.rundir._SIGN_SECONDS", 0.1)
+    rundir.lock_file.touch()
+    with rundir.lock(wait=5):
+        assert f"process {os.getpid()} " in rundir.holder()
+    rundir.lock_file.touch()
+    with pytest.raises(LockHeld), rundir.lock(wait=0.05):  # it may be about to sign
+        pass
+
+
 def test_a_lock_of_another_host_is_never_broken(rundir: RunDir) -> None:
     rundir.lock_file.write_text("1\nelsewhere\n")
     with pytest.raises(LockHeld, match="process 1 on elsewhere"), rundir.lock(wait=0.2):

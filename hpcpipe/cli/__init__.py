@@ -7,13 +7,17 @@ does not use. Exit codes: 0 good; 1 and up as in `hpcpipe.errors`; 130 interrupt
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpcpipe import __version__
-from hpcpipe.errors import HpcpipeError
+from hpcpipe.errors import ConfigError, HpcpipeError, UsageError
+
+if TYPE_CHECKING:
+    from hpcpipe.model import Resources
 
 # verb → module, and the line that `hpcpipe --help` prints without importing it
 _VERBS = {
@@ -85,7 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = hpcpipe.main(args=argv, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"hpcpipe: {error.format_message()}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"See {error.ctx.command_path} --help", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -116,6 +122,16 @@ def site_option(function: Any) -> Any:
     return click.option(
         "--site", metavar="NAME|FILE", help="The site. Default: see hpcpipe site show."
     )(function)
+
+
+def asked(resources: Mapping[str, Any]) -> Resources:
+    """Read what `resource_options` brought; an amount that cannot be read is a wrong usage."""
+    from hpcpipe.model import Resources
+
+    try:
+        return Resources.parse(**resources)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
 
 
 def resource_options(function: Any) -> Any:

@@ -132,11 +132,8 @@ def results(name: str, as_json: bool, run_folder: str | None) -> None:
         if not values:
             raise ResultError(f"{name}: no good outcome yet; see hpcpipe status")
     else:
-        values = (
-            {record.find(name)[0][0].label(record.find(name)[0][1]): run.result(name)}
-            if (record.find(name))
-            else {"": run.result(name)}
-        )
+        node, index = record.one(name)
+        values = {node.label(index): run.result(node.task(index))}
     if as_json:
         click.echo(json.dumps(values, default=_plain, indent=1))
         return

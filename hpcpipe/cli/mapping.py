@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hpcpipe.cli import resource_options, site_option
+from hpcpipe.cli import asked, resource_options, site_option
 from hpcpipe.model import Resources
 
 
@@ -44,10 +44,11 @@ def map(  # the verb's name; the builtin is not needed here
     from hpcpipe.mapping import first_and_last, map_workflow
 
     texts: dict[str, str] = {}
-    asked = {key: value for key, value in resources.items() if value is not None}
+    said = {key: value for key, value in resources.items() if value is not None}
+    asked(said)
     options: dict[str, Any] = {
         "words": list(words), "lines": lines, "header": header, "name": name,
-        "base_dir": base_dir, "resources": asked, "texts": texts,
+        "base_dir": base_dir, "resources": said, "texts": texts,
     }  # fmt: skip
     workflow = map_workflow(**options)
     (node,) = workflow.nodes.values()

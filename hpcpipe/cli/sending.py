@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcpipe.cli import resource_options, run_option, site_option
+from hpcpipe.cli import asked, resource_options, run_option, site_option
 from hpcpipe.model import Resources
 
 if TYPE_CHECKING:
     from hpcpipe.draft import Draft
     from hpcpipe.run import Run
-    from hpcpipe.siteload import Loaded
     from hpcpipe.workflow import Workflow
 
 
@@ -31,7 +30,7 @@ def submit(workflow: str, site: str | None, **resources: Any) -> None:
     """
     from hpcpipe.loading import load_workflow
 
-    send(load_workflow(workflow), site, Resources.parse(**resources), {"file": _source(workflow)})
+    send(load_workflow(workflow), site, asked(resources), {"file": _source(workflow)})
 
 
 @click.command()
@@ -45,9 +44,7 @@ def run(workflow: str, site: str | None, **resources: Any) -> None:
     """
     from hpcpipe.loading import load_workflow
 
-    made = send(
-        load_workflow(workflow), site, Resources.parse(**resources), {"file": _source(workflow)}
-    )
+    made = send(load_workflow(workflow), site, asked(resources), {"file": _source(workflow)})
     made.wait(show=True)
 
 
@@ -64,16 +61,16 @@ def send(
     from hpcpipe.siteload import load_site
 
     loaded = load_site(site)
-    made, draft = submit_with_draft(workflow, site=loaded.site, resources=resources, source=source)
-    say_submitted(draft, loaded)
+    made, draft = submit_with_draft(workflow, site=loaded, resources=resources, source=source)
+    say_submitted(draft, loaded.why)
     return made
 
 
-def say_submitted(draft: Draft, loaded: Loaded) -> None:
+def say_submitted(draft: Draft, site_why: str) -> None:
     """Say back what a submission came to."""
     from hpcpipe.planning import submitted_lines
 
-    for line in submitted_lines(draft, loaded.why):
+    for line in submitted_lines(draft, site_why):
         click.echo(line)
 
 
@@ -91,7 +88,7 @@ def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resour
     from hpcpipe.siteload import load_site
 
     loaded = load_site(site)
-    drafted = draft(load_workflow(workflow), loaded.site, resources=Resources.parse(**resources))
+    drafted = draft(load_workflow(workflow), loaded.site, resources=asked(resources))
     if as_json:
         click.echo(json.dumps(plan_json(drafted), indent=1))
         return
@@ -121,12 +118,12 @@ def retry(run_folder: str | None, site: str | None, **resources: Any) -> None:
     loaded = load_site(site or before.site)
     _, draft = submit_with_draft(
         load_source(before),
-        site=loaded.site,
-        resources=Resources.parse(**resources),
+        site=loaded,
+        resources=asked(resources),
         source=before.source,
         raise_for=lambda rundir: raised_resources(rundir, loaded.site),
     )
-    say_submitted(draft, loaded)
+    say_submitted(draft, loaded.why if site else "the site of the run before")
 
 
 @click.command()

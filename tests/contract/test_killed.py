@@ -77,7 +77,7 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
         list(pool.map(submit_killed, users, kills))
     names = {f"killed-{os.getpid()}-{number}": one for number, one in enumerate([whole, *users])}
     ended = until(lambda: by_the_scheduler(cluster, names), seconds=180, pause=1)
-    assert ended == dict.fromkeys(names, Counter({"COMPLETED": len(TASKS)}))
+    assert ended == {name: Counter({"COMPLETED": len(TASKS)}) for name in names}
     for name, one in names.items():
         assert sorted((one.home / "ran").read_text().split()) == TASKS, name
         report = Run(one.home / "runs" / name).report()

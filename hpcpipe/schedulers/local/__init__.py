@@ -19,10 +19,9 @@ The script is run by ``/bin/sh`` in the run folder, with the environment and uma
 and ``HPCPIPE_JOB_ID``, ``HPCPIPE_INDEX`` (not in a plain job) and ``HPCPIPE_CPUS``; by these and
 ``HPCPIPE_SPOOL`` its processes are known. An element's id is ``12_3``; a plain job's is ``12``.
 
-Site keys: ``spool``, a folder on a disk that knows locks (if not said, one for this host in
-``$HPCPIPE_LOCAL`` or else in ``$XDG_STATE_HOME/hpcpipe/local``); ``cpus`` and ``memory`` (MiB),
-the most that all running elements together may ask for when one of these jobs starts; ``grace``,
-the seconds between SIGTERM and SIGKILL.
+Site keys: ``[local] cpus`` and ``memory``, the most that all running elements together may ask for
+when one of these jobs starts. The spool is a folder on a disk that knows locks, one for this host
+in ``$HPCPIPE_LOCAL`` or else in ``$XDG_STATE_HOME/hpcpipe/local``.
 
 Native words: PENDING, HELD, RUNNING; COMPLETED, FAILED, TIMEOUT, OUT_OF_MEMORY, CANCELLED, LOST
 (the keeper was killed, or the machine went down, while it ran) and LAUNCH_FAILED (the run folder

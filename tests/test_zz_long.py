@@ -1,0 +1,382 @@
+"""How few arrays a plan becomes, and that every task waits for all that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcpipe import Workflow, each
+from hpcpipe.batches import Batch, Limits, Standing, make_batches
+from hpcpipe.model import Capabilities, Resources, ranges
+from hpcpipe.plan import DONE, InFlight, Known, Plan, make_plan
+from hpcpipe.workflow import Node, Output
+
+Flying = Mapping[int, tuple[str, int | None]]  # task → job and array index
+
+
+class Study:
+    """A workflow of commands, and what is known of their tasks."""
+
+    def __init__(self) -> None:
+        self.wf = Workflow("wf")
+        self.known: dict[str, Known] = {}
+
+    def add(self, name: str, *above: Node | Output, **over: int) -> Node:
+        """Add a node that takes values of others, over axes of these sizes of its own."""
+        inputs: dict[str, Any] = {f"from{at}": one for at, one in enumerate(above)}
+        inputs |= {axis: each(range(size), axis=axis) for axis, size in over.items()}
+        return self.wf.command(["x", *(f"{{{i}}}" for i in inputs)], name=name, **inputs)
+
+    def know(
+        self,
+        name: str,
+        done: Sequence[int] = (),
+        flying: Flying | None = None,
+        raised: Sequence[int] = (),
+    ) -> None:
+        """Say which tasks of a node are done, in flight, or to be run with more memory."""
+        node = make_plan(self.wf).nodes[name]
+        self.known[name] = Known(
+            {node.key(task) for task in done},
+            {node.key(t): InFlight("b", *place) for t, place in (flying or {}).items()},
+            {node.key(task): Resources(memory=1024 * (1 + task % 2)) for task in raised},
+        )
+
+    def plan(self) -> Plan:
+        return make_plan(self.wf, self.known)
+
+    def batches(self, can: Capabilities, limits: Limits) -> tuple[Batch, ...]:
+        return make_batches(self.plan(), can, limits)
+
+
+def spelled(batches: Sequence[Batch]) -> list[str]:
+    """Say a batch in one line: ``b 0-3 each 0`` is an array that goes along batch 0."""
+    return [" ".join((batch.node.node.name, _indices(batch), *_waits(batch))) for batch in batches]
+
+
+def _indices(batch: Batch) -> str:
+    if batch.indices is None:
+        return "job"
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in ranges(batch.indices))
+
+
+def _waits(batch: Batch) -> Iterator[str]:
+    for wait in batch.waits:
+        on = wait.on.job if isinstance(wait.on, Standing) else wait.on
+        what = f"element {wait.element} of" if wait.element is not None else wait.kind
+        yield f"{what} {on}{' relaxed' * wait.relaxed}"
+
+
+# --- shapes -------------------------------------------------------------------------------------
+
+
+def single(study: Study) -> None:
+    study.add("a")
+
+
+def lone(study: Study) -> None:
+    study.add("b", study.add("a", s=4).gather())
+    study.add("c", study.add("d"), s=1)
+
+
+def aligned(study: Study) -> None:
+    study.add("c", study.add("b", study.add("a", s=4)))
+
+
+def split(study: Study) -> None:
+    study.add("b", study.add("a", s=4), f=2)
+
+
+def gathered(study: Study) -> None:
+    study.add("c", study.add("b", study.add("a", s=4), f=2).gather("s"))
+
+
+def fanned_out(study: Study) -> None:
+    study.add("b", study.add("a"), s=4)
+
+
+def block(study: Study) -> None:
+    study.add("b", study.add("a", s=3, r=4).gather("r"))
+
+
+def diamond(study: Study) -> None:
+    top = study.add("a", s=4)
+    study.add("d", study.add("b", top), study.add("c", top))
+
+
+def two_parents(study: Study) -> None:
+    study.add("c", study.add("a", s=3), study.add("b", f=2))
+
+
+def each_and_all(study: Study) -> None:
+    parent = study.add("a", s=3)
+    study.add("b", parent, parent.gather())
+
+
+def chained(study: Study) -> None:
+    study.add("b", study.add("a", s=25))
+    study.add("c", study.wf.nodes["b"].gather())
+
+
+def wide(study: Study) -> None:
+    study.add("b", study.add("a", s=3), f=30)
+
+
+def tall(study: Study) -> None:
+    study.add("b", study.add("a", r=5, s=30).gather("r"))
+
+
+def half_done(study: Study) -> None:
+    aligned(study)
+    study.know("a", done=[0, 2])
+
+
+def some_flying(study: Study) -> None:
+    aligned(study)
+    study.know("a", done=[0], flying={1: ("77", 5), 3: ("77", 9)})
+
+
+def all_flying(study: Study) -> None:
+    gathered(study)
+    study.know("a", flying={task: ("77", task) for task in range(4)})
+
+
+def job_flying(study: Study) -> None:
+    fanned_out(study)
+    study.know("a", flying={0: ("77", None)})
+
+
+def crossed(study: Study) -> None:
+    several = study.add("b", s=5, r=2)
+    study.add("c", study.add("a", s=5), several.gather("r"))
+    study.know("a", done=[2])
+    study.know("b", flying={task: (f"j{task}", None) for task in range(10)})
+
+
+def few_left(study: Study) -> None:
+    aligned(study)
+    for name in "abc":
+        study.know(name, done=[0, 2])
+
+
+def raised(study: Study) -> None:
+    aligned(study)
+    study.know("a", raised=[1, 3])
+
+
+BASIC = Capabilities()
+PLAIN = Capabilities(elementwise=False, element_dependency=False)
+DENSE = Capabilities(sparse=False)
+FROM_1 = Capabilities(first_index=1)
+NO_ARRAYS = Capabilities(arrays=False)
+EACH_ONLY = Capabilities(element_dependency=False)
+MANY, CALLS = Limits(), Limits(calls=40)
+TEN, NONE = Limits(array_size=10), Limits(array_size=0)
+CROSSED = CROSSED_RELAXED = "?"
+SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "can", "limits", "expected"),
+    [
+        (single, BASIC, MANY, "a job"),
+        (lone, BASIC, MANY, "a 0-3; b job all 0; d job; c job all 2"),
+        (aligned, BASIC, MANY, "a 0-3; b 0-3 each 0; c 0-3 each 1"),
+        (aligned, FROM_1, MANY, "a 1-4; b 1-4 each 0; c 1-4 each 1"),
+        (aligned, PLAIN, MANY, "a 0-3; b 0-3 all 0 relaxed; c 0-3 all 1 relaxed"),
+        (split, BASIC, MANY, "a 0-3; b 0-3 each 0; b 0-3 each 0"),
+        (gathered, BASIC, MANY, "a 0-3; b 0-3 each 0; b 0-3 each 0; c job all 1; c job all 2"),
+        (fanned_out, BASIC, MANY, "a job; b 0-3 all 0"),
+        (block, BASIC, MANY, "a 0-3; a 0-3; a 0-3; b job all 0; b job all 1; b job all 2"),
+        (diamond, BASIC, MANY, "a 0-3; b 0-3 each 0; c 0-3 each 0; d 0-3 each 1 each 2"),
+        (two_parents, BASIC, MANY,
+         "a 0-2; b 0-1; c 0-2 each 0 element 0 of 1; c 0-2 each 0 element 1 of 1"),
+        (two_parents, EACH_ONLY, MANY,
+         "a 0-2; b 0-1; c 0-2 each 0 all 1 relaxed; c 0-2 each 0 all 1 relaxed"),
+        (each_and_all, BASIC, MANY, "a 0-2; b 0-2 all 0"),
+        (chained, BASIC, TEN,
+         "a 0-9; a 0-9; a 0-4; b 0-9 each 0; b 0-9 each 1; b 0-4 each 2; c job all 3 all 4 all 5"),
+        (wide, BASIC, CALLS, "a 0-2; b 0-29 element 0 of 0; b 0-29 element 1 of 0; "
+                             "b 0-29 element 2 of 0"),
+        (wide, PLAIN, CALLS, "a 0-2; b 0-89 all 0 relaxed"),
+        (tall, BASIC, CALLS, "a 0-149; b 0-29 all 0 relaxed"),
+        (split, NO_ARRAYS, MANY, SINGLY),
+        (split, BASIC, NONE, SINGLY),
+        (half_done, BASIC, MANY, "a 0-1; b 0-1; b 0-1 each 0; c 0-1 each 1; c 0-1 each 2"),
+        (some_flying, BASIC, MANY,
+         "a job; b job; b 5,9 each 77; b job all 0; c job all 1; c 5,9 each 2; c job all 3"),
+        (some_flying, DENSE, MANY,
+         "a job; b job; b 0-1 all 77 relaxed; b job all 0; c job all 1; c 0-1 each 2; c job all 3"),
+        (all_flying, BASIC, MANY, "b 0-3 each 77; b 0-3 each 77; c job all 0; c job all 1"),
+        (job_flying, BASIC, MANY, "b 0-3 all 77"),
+        (crossed, BASIC, MANY, CROSSED),
+        (crossed, BASIC, Limits(calls=0), CROSSED_RELAXED),
+        (few_left, BASIC, MANY, "a 0-1; b 0-1 each 0; c 0-1 each 1"),
+        (raised, BASIC, MANY,
+         "a 0-1; a 0-1; b 0-1 each 0; b 0-1 each 1; c 0-1 each 2; c 0-1 each 3"),
+    ],
+)  # fmt: skip
+def test_a_shape_becomes_these_calls(
+    shape: Callable[[Study], None], can: Capabilities, limits: Limits, expected: str
+) -> None:
+    study = Study()
+    shape(study)
+    assert "; ".join(spelled(study.batches(can, limits))) == expected
+
+
+def test_a_thousand_subjects_in_two_nodes_are_two_calls() -> None:
+    study = Study()
+    study.add("b", study.add("a", s=1000))
+    assert spelled(study.batches(BASIC, Limits())) == ["a 0-999", "b 0-999 each 0"]
+
+
+# --- any workflow -------------------------------------------------------------------------------
+
+
+SIZES = {"p": 2, "q": 3, "r": 4}
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> Study:
+    study = Study()
+    nodes: list[Node] = []
+    for name in "abcd"[: draw(st.integers(1, 4))]:
+        above: list[Node | Output] = []
+        for parent in draw(st.lists(st.sampled_from(nodes), max_size=3)) if nodes else ():
+            axes = [axis.name for axis in parent.axes]
+            gathered = draw(st.sets(st.sampled_from(axes))) if axes else set()
+            above.append(parent.gather(*gathered) if gathered else parent)
+        own = draw(st.sets(st.sampled_from("pqr"), max_size=2))
+        nodes.append(study.add(name, *above, **{axis: SIZES[axis] for axis in sorted(own)}))
+    for node in nodes:
+        fates = draw(st.lists(st.sampled_from("rrrdfjm"), min_size=node.size, max_size=node.size))
+        at = {fate: [task for task in range(node.size) if fates[task] == fate] for fate in "dfjm"}
+        flying: dict[int, tuple[str, int | None]] = {
+            task: (f"{node.name}{task % 2}", 40 - task) for task in at["f"]
+        }
+        flying |= {task: (f"{node.name}job{task}", None) for task in at["j"]}
+        study.know(node.name, done=at["d"], flying=flying, raised=at["m"])
+    return study
+
+
+capabilities = st.builds(
+    Capabilities,
+    arrays=st.sampled_from([True, True, True, False]),
+    elementwise=st.booleans(),
+    element_dependency=st.booleans(),
+    sparse=st.booleans(),
+    first_index=st.integers(0, 1),
+)
+limits = st.builds(
+    Limits,
+    array_size=st.sampled_from([1000, 0, 1, 2, 5]),
+    calls=st.sampled_from([200, 0, 12]),
+)
+
+Task = tuple[str, int]
+
+
+def needs(node: Node, task: int) -> set[Task]:
+    """Work out what a task needs from the places along its axes alone."""
+    places = [dict(zip((a.name for a in node.axes), at, strict=True)) for at in _all(node)]
+    found = set()
+    for output in node.upstreams:
+        for index, at in enumerate(_all(output.node)):
+            there = zip((axis.name for axis in output.node.axes), at, strict=True)
+            if all(n in output.gathered or places[task][n] == place for n, place in there):
+                found.add((output.node.name, index))
+    return found
+
+
+def _all(node: Node) -> Iterator[tuple[int, ...]]:
+    return product(*(range(len(axis)) for axis in node.axes))
+
+
+@settings(max_examples=6000, deadline=None)
+@given(studies(), capabilities, limits)
+def test_whatever_the_workflow_every_task_runs_once_and_after_what_it_needs(
+    study: Study, can: Capabilities, limits: Limits
+) -> None:
+    plan = study.plan()
+    batches = make_batches(plan, can, limits)
+    where: dict[Task, tuple[int | Standing, int | None]] = {}
+    for name, node in plan.nodes.items():
+        for task, place in node.in_flight.items():
+            where[name, task] = Standing(place.job), place.index
+    for number, batch in enumerate(batches):
+        name = batch.node.node.name
+        assert all(isinstance(w.on, Standing) or w.on < number for w in batch.waits)
+        assert len(set(batch.waits)) == len(batch.waits)
+        check_array(batch, can, limits)
+        for position, task in enumerate(batch.tasks):
+            assert (name, task) not in where, "in two batches"
+            where[name, task] = number, batch.indices[position] if batch.indices else None
+            assert batch.resources == plan.asked(batch.node, task)
+            check_needs(plan, batch, where, task)
+    for name, node in plan.nodes.items():
+        placed = {task for other, task in where if other == name}
+        assert placed == {task for task, fate in enumerate(node.fates) if fate != DONE}
+    check_exactness(batches, where, can)
+
+
+def check_array(batch: Batch, can: Capabilities, limits: Limits) -> None:
+    """The array is one that scheduler and site take."""
+    if batch.indices is None:
+        assert len(batch.tasks) == 1
+        return
+    indices = list(batch.indices)
+    assert can.arrays
+    assert len(indices) == len(batch.tasks) > 1
+    assert indices == sorted(set(indices))
+    assert indices[0] >= 0
+    assert can.sparse or indices == list(range(indices[0], indices[-1] + 1))
+    on_standing = any(w.kind == "each" and isinstance(w.on, Standing) for w in batch.waits)
+    assert len(indices) <= limits.array_size or on_standing
+
+
+def check_needs(
+    plan: Plan, batch: Batch, where: Mapping[Task, tuple[int | Standing, int | None]], task: int
+) -> None:
+    """All that a task needs, and that is not done, its batch waits for."""
+    own = batch.indices[list(batch.tasks).index(task)] if batch.indices else None
+    for upstream, parent in needs(batch.node.node, task):
+        if plan.nodes[upstream].fates[parent] == DONE:
+            continue
+        on, index = where[upstream, parent]
+        assert any(
+            wait.on == on
+            and (wait.kind == "all" if wait.kind == "all" else index is not None and index == own)
+            and wait.element in (None, index)
+            for wait in batch.waits
+        ), f"{batch.node.node.name} {task} does not wait for {upstream} {parent}"
+
+
+def check_exactness(
+    batches: Sequence[Batch],
+    where: Mapping[Task, tuple[int | Standing, int | None]],
+    can: Capabilities,
+) -> None:
+    """What waits for more than each of its tasks needs says that it is relaxed."""
+    at = {place: task for task, place in where.items()}
+    for batch in batches:
+        wanted = [needs(batch.node.node, task) for task in batch.tasks]
+        for wait in batch.waits:
+            assert can.elementwise or wait.kind == "all"
+            assert can.element_dependency or wait.element is None
+            if wait.kind == "each":
+                assert batch.indices is not None
+                named = [{at[wait.on, index]} for index in batch.indices]
+            elif wait.element is not None:
+                named = [{at[wait.on, wait.element]}] * len(wanted)
+            elif isinstance(wait.on, Standing):
+                continue  # what else that job holds, only its scheduler knows
+            else:
+                above = batches[wait.on]
+                named = [{(above.node.node.name, t) for t in above.tasks}] * len(wanted)
+            exact = all(one <= all_ for one, all_ in zip(named, wanted, strict=True))
+            assert exact or wait.relaxed, (spelled(batches), wait)
