@@ -19,12 +19,12 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hpcpipe.axes import Edge
 from hpcpipe.model import Capabilities, Resources
-from hpcpipe.plan import DONE, IN_FLIGHT, NodePlan, Plan
+from hpcpipe.plan import NodePlan, Plan
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,16 @@ def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tupl
     batches: list[Batch] = []
     # Arrays a node may be cut into before its dependencies are relaxed instead.
     splits = max(2, limits.calls // len(plan.nodes))
+    size = limits.array_size if capabilities.arrays and limits.array_size else 1
+    if size == 1:
+        capabilities = replace(capabilities, elementwise=False)
     places = {name: _Places(node) for name, node in plan.nodes.items()}
     for name, node in plan.nodes.items():
         for tasks, resources in _by_resources(plan, node):
             cutter = _Cutter(node, places, batches, capabilities, splits)
             for part, waits, pivot in cutter.cut(tasks, _split_axes(plan, node, splits)):
-                for batch in _chunks(node, part, waits, pivot, resources, capabilities, limits):
+                for chunk, indices in _chunks(part, pivot, size, capabilities.first_index):
+                    batch = Batch(node, chunk, indices, resources, waits)
                     places[name].put(batch, len(batches))
                     batches.append(batch)
     return tuple(batches)
@@ -142,6 +146,10 @@ def _split_axes(plan: Plan, node: NodePlan, splits: int) -> Sequence[int] | None
     return None
 
 
+# Tasks of one node, what they wait for, and the indices that keep them aligned.
+Part = tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]
+
+
 class _Cutter:
     """Cuts a node's tasks into parts that stand in one relation to each batch they need."""
 
@@ -159,11 +167,11 @@ class _Cutter:
         self._batches = batches
         self._can = capabilities
 
-    def cut(
-        self, tasks: Sequence[int], parts: Sequence[int] | None
-    ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
-        """Yield parts: the tasks, what they wait for, and the indices that keep them aligned."""
-        bound = self._splits * max(1, self._chunks_needed(tasks))
+    def cut(self, tasks: Sequence[int], parts: Sequence[int] | None) -> Iterator[Part]:
+        """Yield parts that stand in one relation to each batch they need."""
+        # Batches above: a parent in ten chunks makes ten classes, which are not ten splits.
+        above = {places.batch[edge.base[task]] for edge, places in self._single for task in tasks}
+        bound = self._splits * max(1, len(above))
         for gathers in (self._many, []):  # at worst, what is gathered is waited for as a whole
             classes: dict[Hashable, array[int]] = defaultdict(lambda: array("q"))
             for task in tasks:
@@ -173,11 +181,6 @@ class _Cutter:
                     yield from self._align(same)
                 return
         yield tasks, self._waits(tasks, None), None
-
-    def _chunks_needed(self, tasks: Sequence[int]) -> int:
-        """Count the batches above: a parent in ten chunks makes ten classes, not ten splits."""
-        above = {places.batch[e.base[t]] for e, places in self._single for t in tasks}
-        return len(above)
 
     def _signature(
         self, task: int, parts: Sequence[int] | None, gathers: Sequence[tuple[Edge, _Places]]
@@ -190,9 +193,7 @@ class _Cutter:
         )
         return (parts[task] if parts is not None else 0, single, many)
 
-    def _align(
-        self, tasks: Sequence[int]
-    ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
+    def _align(self, tasks: Sequence[int]) -> Iterator[Part]:
         """Cut tasks of one signature so that the edge with most distinct elements is aligned."""
         pivot = self._pivot(tasks)
         if pivot is None:
@@ -230,9 +231,7 @@ class _Cutter:
                 best, distinct = indices, count
         return best
 
-    def _in_order(
-        self, tasks: Sequence[int]
-    ) -> Iterator[tuple[Sequence[int], tuple[Wait, ...], Sequence[int] | None]]:
+    def _in_order(self, tasks: Sequence[int]) -> Iterator[Part]:
         """Put an aligned part in the order of the elements it needs."""
         pivot = self._pivot(tasks)
         if pivot is None:
@@ -242,10 +241,8 @@ class _Cutter:
         ordered = array("q", [tasks[at] for at in order])
         indices = [pivot[at] for at in order]
         contiguous = indices == list(range(indices[0], indices[0] + len(indices)))
-        if not contiguous and not self._can.sparse:
-            yield ordered, self._waits(ordered, None), None
-        else:
-            yield ordered, self._waits(ordered, indices), indices
+        aligned = indices if contiguous or self._can.sparse else None
+        yield ordered, self._waits(ordered, aligned), aligned
 
     def _waits(self, tasks: Sequence[int], indices: Sequence[int] | None) -> tuple[Wait, ...]:
         """Say what a part waits for, as exactly as it can be said."""
@@ -292,27 +289,12 @@ class _Cutter:
 
 
 def _chunks(
-    node: NodePlan,
-    tasks: Sequence[int],
-    waits: tuple[Wait, ...],
-    indices: Sequence[int] | None,
-    resources: Resources,
-    capabilities: Capabilities,
-    limits: Limits,
-) -> Iterator[Batch]:
-    """Cut a part to the site's array limit; indices begin anew in every chunk.
-
-    An aligned part never needs it: the batch it is aligned with was within the limit.
-    """
-    if indices is not None:
-        yield Batch(node, tasks, indices, resources, waits)
-        return
-    size = limits.array_size if capabilities.arrays and limits.array_size else 1
+    tasks: Sequence[int], aligned: Sequence[int] | None, size: int, first: int
+) -> Iterator[tuple[Sequence[int], Sequence[int] | None]]:
+    """Cut a part to the site's array limit, and number each chunk anew unless it is aligned."""
     for start in range(0, len(tasks), size):
         chunk = tasks[start : start + size]
-        first = capabilities.first_index
-        numbered = range(first, first + len(chunk)) if len(chunk) > 1 else None
-        yield Batch(node, chunk, numbered, resources, waits)
-
-
-__all__ = ["DONE", "IN_FLIGHT", "Batch", "Limits", "Standing", "Wait", "make_batches"]
+        if aligned is not None:
+            yield chunk, aligned[start : start + size]
+        else:
+            yield chunk, range(first, first + len(chunk)) if len(chunk) > 1 else None

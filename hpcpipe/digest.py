@@ -76,7 +76,7 @@ class Files:
         return content
 
 
-def _walk(folder: str) -> Iterator[bytes]:
+def _walk(folder: str, above: str = "") -> Iterator[bytes]:
     """Say of every file below a folder its path, size and time of change, in order of names.
 
     What runs of ours leave there is passed over: else a run whose input is the folder it lies in
@@ -85,10 +85,10 @@ def _walk(folder: str) -> Iterator[bytes]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if not entry.is_dir(follow_symlinks=False):
             stat = entry.stat(follow_symlinks=False)
-            yield os.fsencode(entry.path)
+            yield os.fsencode(f"{above}{entry.name}")
             yield f"{stat.st_size} {stat.st_mtime_ns}".encode()
         elif not os.path.isdir(f"{entry.path}/.hpcpipe"):
-            yield from _walk(entry.path)
+            yield from _walk(entry.path, f"{above}{entry.name}/")
 
 
 def combine(*parts: bytes) -> bytes:

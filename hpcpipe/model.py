@@ -14,11 +14,10 @@ from typing import Literal
 
 from hpcpipe.errors import ConfigError
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_TIME_WORDS = re.compile(
-    r"(?:(\d+)\s*d)?\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", re.IGNORECASE
-)
-_TIME_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?")
+# Compiled when they are used: every `hpcpipe status` comes past here, and uses none of them.
+_MEMORY = r"(?i)(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?"
+_TIME_WORDS = r"(?i)(?:(\d+)\s*d)?\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?"
+_TIME_CLOCK = r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?"
 _MIB = {"K": 1 / 1024, "M": 1, "": 1, "G": 1024, "T": 1024 * 1024}
 
 
@@ -27,7 +26,7 @@ def parse_memory(text: str | int) -> int:
 
     Raises ConfigError where the text is no amount, or is zero.
     """
-    match = _MEMORY.fullmatch(str(text).strip())
+    match = re.fullmatch(_MEMORY, str(text).strip())
     mib = round(float(match[1]) * _MIB[match[2].upper()]) if match else 0
     if mib < 1:
         raise ConfigError(f"memory {text!r} is not an amount; write for example 500M, 2G or 1.5G")
@@ -44,7 +43,7 @@ def parse_time(text: str | int) -> int:
     if isinstance(text, int) and text > 0:
         return text
     words = str(text).strip()
-    if clock := _TIME_CLOCK.fullmatch(words):
+    if clock := re.fullmatch(_TIME_CLOCK, words):
         days, first, second, third = clock.groups()
         if third is None and days is None:
             seconds = int(first) * 60 + int(second)
@@ -52,7 +51,7 @@ def parse_time(text: str | int) -> int:
             seconds = int(first) * 3600 + int(second) * 60 + int(third or 0)
         seconds += int(days or 0) * 86400
     else:
-        named = _TIME_WORDS.fullmatch(words)
+        named = re.fullmatch(_TIME_WORDS, words)
         d, h, m, s = (int(part or 0) for part in named.groups()) if named else (0, 0, 0, 0)
         seconds = d * 86400 + h * 3600 + m * 60 + s
     if seconds < 1:

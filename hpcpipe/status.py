@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hpcpipe.asking import Answer, ask
@@ -66,7 +67,7 @@ class Report:
     trouble: str = ""  # why it could not be asked
     adrift: int = 0  # batches whose submission was interrupted
 
-    @property
+    @cached_property
     def failures(self) -> list[Task]:
         """Tasks that did not or cannot end well."""
         return [task for task in self.tasks if task.state.bad]
@@ -186,10 +187,10 @@ class _Judge:
             count: Counter[State] = Counter()
             self._bad[name] = {}
             for index in range(len(node)):
-                if node.key(index) in good:
+                if (key := node.key(index)) in good:
                     count[State.DONE] += 1
                     continue
-                task = self._judge(node, index)
+                task = self._judge(node, index, key)
                 count[task.state] += 1
                 tasks.append(task)
                 if task.state.bad:
@@ -197,18 +198,16 @@ class _Judge:
             counts[name] = count
         return counts, tasks
 
-    def _judge(self, node: NodeRecord, index: int) -> Task:
-        key, label = node.key(index), node.label(index)
+    def _judge(self, node: NodeRecord, index: int, key: str) -> Task:
         place = self._places.get((node.name, key))
         end = self._answer.ended.get(place.element) if place else None
-        state, reason, words, outcome = self._conclude(node, index, place, end)
-        return Task(node.name, label, key, state, reason, words, place, outcome, end)
+        state, reason, words, outcome = self._conclude(node, index, key, place, end)
+        return Task(node.name, node.label(index), key, state, reason, words, place, outcome, end)
 
     def _conclude(
-        self, node: NodeRecord, index: int, place: Place | None, end: JobEnd | None
+        self, node: NodeRecord, index: int, key: str, place: Place | None, end: JobEnd | None
     ) -> tuple[State, Reason | None, str, Mapping[str, Any]]:
         """Apply the rules; the first that fits decides."""
-        key = node.key(index)
         if place and place.batch.id in self._listings[node.name].errors.get(key, ()):
             outcome = read_outcome(self._rundir, node.name, key, place.batch.id)
             if outcome.get("signal") in DOUBTFUL:

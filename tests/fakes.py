@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -183,21 +185,29 @@ class Lab:
                     return Element(batch.id, index, job, good, bad, good.with_suffix(".claim"))
         raise AssertionError(f"{task} was not submitted")
 
+    @contextmanager
     def start(
         self, task: str, shell: Sequence[str] = ("/bin/sh",), **options: Any
-    ) -> subprocess.Popen[bytes]:
-        """Start a task's script in the run folder, its output in pipes."""
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a task's script in the run folder, its output in pipes; a test that fails ends it."""
         element = self.find(task)
         index = {} if element.index is None else {"HPCPIPE_INDEX": str(element.index)}
-        kept = {name: value for name, value in os.environ.items() if name != "HPCPIPE_INDEX"}
-        return subprocess.Popen(
+        not_ours = ("HPCPIPE_INDEX", "PYTHONUNBUFFERED")
+        kept = {name: value for name, value in os.environ.items() if name not in not_ours}
+        with subprocess.Popen(
             [*shell, f"batches/{element.batch}.sh"],
             cwd=self.rundir.home,
             env={**kept, "HPCPIPE_JOB_ID": element.job, **index, **options.pop("env", {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
             **options,
-        )
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
 
     def run(self, task: str, *, shell: Sequence[str] = ("/bin/sh",), **options: Any) -> Done:
         """Run a task's script to its end."""

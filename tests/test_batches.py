@@ -177,7 +177,13 @@ NO_ARRAYS = Capabilities(arrays=False)
 EACH_ONLY = Capabilities(element_dependency=False)
 MANY, CALLS = Limits(), Limits(calls=40)
 TEN, NONE = Limits(array_size=10), Limits(array_size=0)
-CROSSED = CROSSED_RELAXED = "?"
+CROSSED = "; ".join(
+    ["a 0-3"]
+    + [f"c job element {at} of 0 all j{of} all j{of + 1}" for at, of in enumerate((0, 2))]
+    + ["c job all j4 all j5"]
+    + [f"c job element {at} of 0 all j{of} all j{of + 1}" for at, of in ((2, 6), (3, 8))]
+)
+RELAXED = " ".join(f"all j{at} relaxed" for at in (0, 1, 2, 3, 6, 7, 8, 9))
 SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
 
 
@@ -215,7 +221,7 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (all_flying, BASIC, MANY, "b 0-3 each 77; b 0-3 each 77; c job all 0; c job all 1"),
         (job_flying, BASIC, MANY, "b 0-3 all 77"),
         (crossed, BASIC, MANY, CROSSED),
-        (crossed, BASIC, Limits(calls=0), CROSSED_RELAXED),
+        (crossed, BASIC, Limits(calls=0), f"a 0-3; c 0-3 each 0 {RELAXED}; c job all j4 all j5"),
         (few_left, BASIC, MANY, "a 0-1; b 0-1 each 0; c 0-1 each 1"),
         (raised, BASIC, MANY,
          "a 0-1; a 0-1; b 0-1 each 0; b 0-1 each 1; c 0-1 each 2; c 0-1 each 3"),
@@ -331,12 +337,11 @@ def check_array(batch: Batch, can: Capabilities, limits: Limits) -> None:
         return
     indices = list(batch.indices)
     assert can.arrays
-    assert len(indices) == len(batch.tasks) > 1
+    assert len(indices) == len(batch.tasks)
     assert indices == sorted(set(indices))
     assert indices[0] >= 0
     assert can.sparse or indices == list(range(indices[0], indices[-1] + 1))
-    on_standing = any(w.kind == "each" and isinstance(w.on, Standing) for w in batch.waits)
-    assert len(indices) <= limits.array_size or on_standing
+    assert len(indices) <= limits.array_size
 
 
 def check_needs(

@@ -28,7 +28,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from getpass import getuser
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,13 +35,12 @@ from hpcpipe.errors import SchedulerError
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State, ranges
 from hpcpipe.schedulers.base import CommandScheduler, Done
 
-_UNREACHABLE = re.compile(
-    r"Unable to contact slurm controller|Connection refused|Socket timed out|Connection timed out"
-    r"|Zero Bytes were transmitted|Unable to establish (control|configuration)"
+_UNREACHABLE = (
+    r"(?i)Unable to contact slurm controller|Connection refused|Connection timed out"
+    r"|Socket timed out|Zero Bytes were transmitted|Unable to establish (control|configuration)"
     r"|Could not establish a configuration|Problem talking to the database"
     r"|Unable to connect to database|command not found"
-    r"|Unexpected message received",  # so `scontrol release`
-    re.IGNORECASE,
+    r"|Unexpected message received"  # so `scontrol release`
 )
 _NO_ACCOUNTING = "accounting storage is disabled"
 _LIVE = {
@@ -83,7 +81,7 @@ class Slurm(CommandScheduler):
     capabilities: ClassVar[Capabilities] = Capabilities(no_path=r"\\|%[0-9A-Za-z%]")
 
     def unreachable(self, done: Done) -> bool:
-        return bool(_UNREACHABLE.search(done.stderr))
+        return bool(re.search(_UNREACHABLE, done.stderr))
 
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool
@@ -180,6 +178,8 @@ class Slurm(CommandScheduler):
         return found
 
     def accounts(self) -> Sequence[str]:
+        from getpass import getuser
+
         user = f"user={getuser()}"
         ask = ("sacctmgr", "-nP", "list")
         default = self._run((*ask, "user", user, "format=DefaultAccount"), None)

@@ -1,8 +1,8 @@
 """Runs hpcpipe and kills it at its nth step: ``python killed.py N FILE WORDS...``.
 
 A step is whatever may be seen by another process, from the taking of the run's lock on: a file is
-opened for writing, written to, synced, renamed, removed; a command is about to be started, or has
-just been. With N = 0 nothing is killed, and the steps are written to FILE, one a line.
+opened for writing, written to, renamed, removed; a command is about to be started, or has just
+been. With N = 0 nothing is killed, and the steps are written to FILE, one a line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ AUDITED = {
     "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate",
     "os.utime", "subprocess.Popen",
 }  # fmt: skip
-CALLED = {"write", "fsync"}  # of which there are no audit events
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -41,16 +40,17 @@ class Killer:
         if event == "open" and not isinstance(args[0], int) and args[2] & WRITING:
             path = os.fsdecode(args[0])
             self.step("open", path)
-            self.locked = self.locked or path.endswith("/.hpcpipe/lock")
+            if path.endswith("/.hpcpipe/lock"):
+                self.locked = True
+                sys.setprofile(self.profile)
         elif event in AUDITED:
             self.step(event, args[0] if event == "subprocess.Popen" else args[:2])
 
     def profile(self, _: FrameType, event: str, called: Any) -> None:
-        """Hear of calls of C functions."""
-        name = called.__name__ if event.startswith("c_") else ""
-        if event == "c_call" and name in CALLED and called.__module__ == "posix":
-            self.step(name)
-        elif event == "c_return" and name == "fork_exec":
+        """Hear of what there are no audit events of."""
+        if event == "c_call" and called is os.write:
+            self.step("write")
+        elif event == "c_return" and called.__name__ == "fork_exec":
             self.step("has started a command")
 
 
@@ -61,7 +61,6 @@ def main() -> None:
     from hpcpipe.cli import main as hpcpipe
 
     sys.addaudithook(killer.audit)
-    sys.setprofile(killer.profile)
     try:
         hpcpipe(words)
     finally:
