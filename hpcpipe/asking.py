@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 
 from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.ledger import Submission
@@ -19,7 +20,7 @@ from hpcpipe.rundir import RunDir, read_pickle, write_pickle
 _SINGLY = 200  # elements the accounting is asked for by name; more are asked for by their job
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
     """What the scheduler said last, as clients share it."""
 
@@ -88,29 +89,26 @@ def _read_answer(rundir: RunDir) -> Answer:
     asked, live, ended, missing, trouble = plain
     return Answer(
         asked,
-        {e: JobStatus(State(s), native, why) for e, (s, native, why) in live.items()},
+        {element: _status(*facts) for element, facts in live.items()},
         {
-            e: JobEnd(end[0], Reason(end[1]) if end[1] else None, *end[2:])
-            for e, end in ended.items()
+            element: JobEnd(native, Reason(reason) if reason else None, *facts)
+            for element, (native, reason, *facts) in ended.items()
         },
         missing,
         trouble,
     )
 
 
+@cache  # a hundred thousand elements share a handful
+def _status(state: str, native: str, why: str) -> JobStatus:
+    return JobStatus(State(state), native, why)
+
+
 def _write_answer(rundir: RunDir, answer: Answer) -> None:
-    live = {e: (str(s.state), s.native, s.why) for e, s in answer.live.items()}
+    live = {e: (str(state), native, why) for e, (state, native, why) in answer.live.items()}
     ended = {
-        e: (
-            d.native,
-            d.reason and str(d.reason),
-            d.exit_code,
-            d.signal,
-            d.max_memory,
-            d.wall,
-            d.host,
-        )
-        for e, d in answer.ended.items()
+        e: (native, reason and str(reason), *facts)
+        for e, (native, reason, *facts) in answer.ended.items()
     }
     with suppress(OSError):  # somebody else's run, which we may read but not write to
         facts = (answer.asked, live, ended, answer.missing, answer.trouble)

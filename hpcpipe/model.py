@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hpcpipe.errors import ConfigError
 
@@ -184,8 +184,7 @@ class Reason(StrEnum):
     UNREACHABLE = "scheduler could not be asked"
 
 
-@dataclass(frozen=True)
-class JobStatus:
+class JobStatus(NamedTuple):
     """What the queue says of one job or element, with the scheduler's own word and reason."""
 
     state: State
@@ -193,8 +192,7 @@ class JobStatus:
     why: str = ""
 
 
-@dataclass(frozen=True)
-class JobEnd:
+class JobEnd(NamedTuple):
     """What the accounting says of one job or element that has ended.
 
     ``exit_code`` and ``signal`` are None where the scheduler does not know; ``max_memory`` is in
@@ -210,8 +208,7 @@ class JobEnd:
     host: str = ""
 
 
-@dataclass(frozen=True)
-class After:
+class After(NamedTuple):
     """One dependency on an accepted job: start after it ended well.
 
     ``each`` pairs elements: element *i* starts after element *i* of ``job``. ``all`` waits for

@@ -21,7 +21,7 @@ from hpcpipe.worker import Refused, open_trusted
 _SIGN_SECONDS = 2.0  # in which whoever made the lock writes into it who they are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listing:
     """What one look at a node's results saw: good keys, error files by key, claimed keys."""
 

@@ -25,7 +25,7 @@ BLOCKED_BY = "waits for "  # then the task's name
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Place:
     """Where a task was submitted last: its batch, array index, element id, and attempt (from 1)."""
 
@@ -56,7 +56,7 @@ class Task:
         return f"{self.node}/{self.label}" if self.label else self.node
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """The answer to ``hpcpipe status``."""
 

@@ -327,7 +327,8 @@ class Workflow:
         ``words`` are split as a shell would, but no shell runs them: a value is always one word.
         ``{image}`` stands for an input, ``{image.stem}`` for its file name less suffix, also
         ``.name`` and ``.parent``. ``outputs`` gives file names, made in the task's own folder:
-        one, or several by name. ``resources`` are those of `task`. Raises WorkflowError as `add`.
+        one, ``{output}`` in the words, or several by name. ``resources`` are those of `task`.
+        Raises WorkflowError as `add`.
         """
         from hpcpipe.command import make_command
 

@@ -119,7 +119,7 @@ class FakeScheduler:
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
         if tokens:
             self._call("find")
-        return {job.token: name for name, job in self.jobs.items() if job.token in tokens}
+        return {job.token: name for name, job in self.live.items() if job.token in tokens}
 
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}_{index}"
@@ -189,7 +189,7 @@ class Lab:
     def start(
         self, task: str, shell: Sequence[str] = ("/bin/sh",), **options: Any
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a task's script in the run folder, its output in pipes; a test that fails ends it."""
+        """Start a task's script in the run folder, its output in pipes; what fails ends it."""
         element = self.find(task)
         index = {} if element.index is None else {"HPCPIPE_INDEX": str(element.index)}
         not_ours = ("HPCPIPE_INDEX", "PYTHONUNBUFFERED")

@@ -147,7 +147,8 @@ def test_one_look_tells_what_lies_in_a_nodes_results(rundir: RunDir) -> None:
 HOLD = """
 with rundir.lock():
     Path(args[0]).touch()
-    while not Path(args[1]).exists():
+    until = time.monotonic() + 30
+    while not Path(args[1]).exists() and time.monotonic() < until:
         time.sleep(0.01)
 """
 

@@ -110,6 +110,13 @@ def give_a_lock() -> Any:
     return [threading.Lock()]
 
 
+def first_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for what a process writes first."""
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 30)[0]
+    return process.stdout.readline()
+
+
 # Outcomes of Python tasks
 
 
@@ -196,9 +203,7 @@ def test_what_a_task_prints_can_be_followed_line_by_line(lab: Lab, tmp_path: Pat
     lab.workflow.add(wait_for, go=str(tmp_path / "go"))
     lab.submit()
     with lab.start("wait_for") as process:
-        assert process.stdout is not None
-        assert select.select([process.stdout], [], [], 30)[0]
-        assert process.stdout.readline() == b"first line\n"
+        assert first_line(process) == b"first line\n"
         (tmp_path / "go").touch()
         assert finished(process).status == 0
 
@@ -313,8 +318,7 @@ def test_a_task_told_to_end_is_recorded_as_terminated(
     work(go=str(tmp_path / "go"))
     lab.submit()
     with lab.start("work") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+        first_line(process)
         process.terminate()
         assert finished(process).status == 1
     outcome = lab.outcome("work")
@@ -330,8 +334,7 @@ def test_a_task_that_ends_well_when_told_to_end_is_good(lab: Lab, tmp_path: Path
     lab.submit()
     for name in ("heed", "command"):
         with lab.start(name) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+            first_line(process)
             process.terminate()
             assert finished(process).status == 0
         assert lab.outcome(name)["ok"]

@@ -29,7 +29,7 @@ from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Done:
     """What a command left behind."""
 
