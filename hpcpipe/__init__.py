@@ -9,15 +9,22 @@ TYPE_CHECKING = False  # typing's own costs a worker half as much as bare Python
 if TYPE_CHECKING:
     from typing import Any
 
+    from hpcpipe.mapped import each
+    from hpcpipe.node import Node, Output, task
     from hpcpipe.run import Run
-    from hpcpipe.workflow import Node, Output, Workflow, each, task
+    from hpcpipe.workflow import Workflow
 
 __version__ = "0.1.0"
 __all__ = ["Node", "Output", "Run", "Workflow", "each", "task"]
 
-_HOME = {"Run": "hpcpipe.run"} | dict.fromkeys(
-    ("Node", "Output", "Workflow", "each", "task"), "hpcpipe.workflow"
-)
+_HOME = {
+    "Node": "hpcpipe.node",
+    "Output": "hpcpipe.node",
+    "Run": "hpcpipe.run",
+    "Workflow": "hpcpipe.workflow",
+    "each": "hpcpipe.mapped",
+    "task": "hpcpipe.node",
+}
 
 
 def __getattr__(name: str) -> Any:

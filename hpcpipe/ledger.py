@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(eq=False)
+@dataclass
 class Submission:
     """A batch that was handed over, or was about to be (``job`` None)."""
 
@@ -34,7 +34,7 @@ class Submission:
     hint: str = ""  # options that would mend a refusal
 
 
-@dataclass(eq=False)
+@dataclass
 class History:
     """What the ledger's lines amount to."""
 

@@ -13,8 +13,10 @@ from typing import IO, Any
 from hpcpipe.command import Command
 from hpcpipe.errors import WorkflowError
 from hpcpipe.inputs import Inputs, parse
+from hpcpipe.mapped import each
 from hpcpipe.model import Resources
-from hpcpipe.workflow import Node, Workflow, each
+from hpcpipe.node import Node
+from hpcpipe.workflow import Workflow
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,8 @@ class JobEnd(NamedTuple):
     host: str = ""
 
 
-class After(NamedTuple):
+@dataclass(frozen=True)
+class After:
     """One dependency on an accepted job: start after it ended well.
 
     ``each`` pairs elements: element *i* starts after element *i* of ``job``. ``all`` waits for

@@ -20,8 +20,10 @@ from hpcpipe.command import Command
 from hpcpipe.digest import SIZE, Digests, Files, combine
 from hpcpipe.errors import WorkflowError
 from hpcpipe.functions import Own, check_callable
+from hpcpipe.mapped import Each
 from hpcpipe.model import Resources
-from hpcpipe.workflow import Each, Node, Output, Workflow, references
+from hpcpipe.node import Node, Output, references
+from hpcpipe.workflow import Workflow
 
 RUN, DONE, IN_FLIGHT = range(3)
 

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from hpcpipe.errors import ResultError, TasksFailed, UsageError, near
 from hpcpipe.ledger import Ledger
+from hpcpipe.outcome import Refused, load_value
 from hpcpipe.record import RunRecord, read_record
 from hpcpipe.rundir import RunDir
 from hpcpipe.status import Report, make_report
-from hpcpipe.worker import Refused, load_value
 
 if TYPE_CHECKING:
     from hpcpipe.draft import Draft
     from hpcpipe.model import Resources
+    from hpcpipe.node import Node
     from hpcpipe.site import Site
     from hpcpipe.siteload import Loaded
-    from hpcpipe.workflow import Node, Workflow
+    from hpcpipe.workflow import Workflow
 
 
 class Run:

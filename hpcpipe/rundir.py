@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcpipe.errors import LockHeld, ResultError, UsageError
-from hpcpipe.worker import Refused, open_trusted
+from hpcpipe.outcome import Refused, open_trusted
 
 _SIGN_SECONDS = 2.0  # in which whoever made the lock writes into it who they are
 

@@ -18,16 +18,17 @@ from pathlib import Path
 from pickle import dumps
 from typing import Any
 
-from hpcpipe import worker
+from hpcpipe import outcome, worker
 from hpcpipe.axes import folder_name, places
 from hpcpipe.batches import Batch
 from hpcpipe.command import Command
 from hpcpipe.digest import SIZE
 from hpcpipe.errors import WorkflowError
 from hpcpipe.functions import Own, pickle_value
+from hpcpipe.mapped import Each
+from hpcpipe.node import Node, Output
 from hpcpipe.plan import NodePlan, Plan, file_like
 from hpcpipe.rundir import RunDir
-from hpcpipe.workflow import Each, Node, Output
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class _Upstream:
         self.path, self.select = path, select
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return worker.load_value, (self.path, self.select)
+        return outcome.load_value, (self.path, self.select)
 
 
 class _Gathered:
@@ -55,7 +56,7 @@ class _Gathered:
         self.folder, self.keys, self.select = folder, keys, select
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return worker.load_values, (self.folder, self.keys, self.select)
+        return outcome.load_values, (self.folder, self.keys, self.select)
 
 
 def is_static(node: Node) -> bool:

@@ -9,247 +9,30 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
-from hpcpipe.axes import Axis, size
-from hpcpipe.errors import ConfigError, WorkflowError, near
-from hpcpipe.labels import check_label, labels_for
+from hpcpipe.axes import Axis
+from hpcpipe.errors import WorkflowError, near
+from hpcpipe.mapped import Each
 from hpcpipe.model import Resources
+from hpcpipe.node import (
+    Node,
+    Output,
+    TaskOptions,
+    check_name,
+    leaves,
+    read_resources,
+    references,
+)
 
 if TYPE_CHECKING:
     import networkx
 
     from hpcpipe.command import Command
     from hpcpipe.run import Results, Run
-
-F = TypeVar("F", bound=Callable[..., Any])
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
-
-
-@dataclass(frozen=True, eq=False)
-class Each:
-    """Values along one axis, as `each` makes them."""
-
-    values: Sequence[Any]
-    axis: Axis | None  # None until `Workflow.add` names it after the argument
-    labels: tuple[str, ...]
-
-
-class _EachMaker:
-    """The ``each`` that users call; ``each.zip`` for values that go together."""
-
-    def __call__(
-        self,
-        values: Sequence[Any] | Mapping[Any, Any] | Iterable[Any],
-        axis: str | None = None,
-        labels: Sequence[object] | None = None,
-    ) -> Each:
-        """Map a node over values: one task for each of them.
-
-        ``values`` is any sequence, or a mapping from label to value. ``axis`` names what they run
-        along (default: the argument's name); arguments and nodes that name the same axis go along
-        it together. ``labels`` name the tasks (default: file stems, keys, or the values).
-        Raises WorkflowError where there is nothing, or a label is doubled or cannot be a file name.
-        """
-        if isinstance(values, str | bytes):
-            raise WorkflowError(
-                f"each({values!r}): a string is one value; write each([{values!r}])"
-            )
-        if isinstance(values, Mapping):
-            labels = list(values) if labels is None else labels
-            values = list(values.values())
-        elif isinstance(values, Node | Output):
-            values = [values]
-        elif not isinstance(values, Sequence):
-            values = list(values)
-        if not len(values):
-            where = f" for axis {axis!r}" if axis else ""
-            raise WorkflowError(f"each([]): no values{where}; does the glob match any file?")
-        if not {Node, Output}.isdisjoint(map(type, values)):
-            raise WorkflowError("each(…) takes values; give a node as it is, its axes come along")
-        given = _given_labels(labels, len(values), axis) if labels is not None else None
-        named = labels_for(values) if given is None else given
-        return Each(values, Axis(_checked(axis, "axis"), named) if axis else None, named)
-
-    def zip(
-        self, axis: str, labels: Sequence[object] | None = None, **arguments: Iterable[Any]
-    ) -> dict[str, Any]:
-        """Map over several arguments that go together: ``**each.zip("subject", t1=…, t2=…)``.
-
-        All must have the same length, and mappings the same keys. Labels are those keys, or come
-        from the first argument, unless given.
-        """
-        mappings = {name: one for name, one in arguments.items() if isinstance(one, Mapping)}
-        keys = list(next(iter(mappings.values()), ()))
-        for name, one in mappings.items():
-            if odd := sorted(map(str, set(keys) ^ set(one))):
-                raise WorkflowError(f"each.zip({axis!r}): {odd[0]!r} is not in every mapping")
-            arguments[name] = [one[key] for key in keys]
-        made = {name: self(values, axis) for name, values in arguments.items()}
-        if len({len(one.values) for one in made.values()}) != 1:
-            said = ", ".join(f"{name} has {len(one.values)}" for name, one in made.items())
-            raise WorkflowError(
-                f"each.zip({axis!r}): give values that go together, as many for each: {said}"
-            )
-        first = self(next(iter(made.values())).values, axis, labels or keys or None)
-        return {name: Each(one.values, first.axis, first.labels) for name, one in made.items()}
-
-
-each = _EachMaker()
-
-
-def _given_labels(labels: Sequence[object], count: int, axis: str | None) -> tuple[str, ...]:
-    texts = tuple(str(label) for label in labels)
-    where = f"axis {axis!r}" if axis else "each"
-    if len(texts) != count:
-        raise WorkflowError(f"{where}: {count} values but {len(texts)} labels")
-    for text in texts:
-        try:
-            check_label(text)
-        except ValueError as error:
-            raise WorkflowError(f"{where}: {error}") from error
-    if len(set(texts)) < count:
-        doubled = next(text for text in texts if texts.count(text) > 1)
-        raise WorkflowError(f"{where}: label {doubled!r} is given twice; labels name tasks")
-    return texts
-
-
-def _checked(name: str, what: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise WorkflowError(
-            f"{what} name {name!r}: start with a letter, then letters, digits and _ . - only "
-            f"(it becomes a folder and a job name){'; give name=' if what == 'node' else ''}"
-        )
-    return name
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What `task` attaches to a function."""
-
-    resources: Resources
-    folder: bool | None
-
-
-@overload
-def task(function: F, /) -> F: ...
-@overload
-def task(*, folder: bool | None = None, **resources: Any) -> Callable[[F], F]: ...
-def task(function: Any = None, /, *, folder: bool | None = None, **resources: Any) -> Any:
-    """Say what calls of a function need: ``@task(cpus=1, memory="2G", time="30m")``.
-
-    The function stays a plain function. ``folder=True`` gives every call a working folder of its
-    own; it is the default where the function is annotated to return a `Path`. Also ``gpus``,
-    ``queue``, ``account``. Raises WorkflowError where an amount cannot be read.
-    """
-
-    def mark(marked: F) -> F:
-        options = TaskOptions(
-            _resources(resources, getattr(marked, "__qualname__", "task")), folder
-        )
-        marked.__hpcpipe__ = options  # type: ignore[attr-defined]
-        return marked
-
-    return mark if function is None else mark(function)
-
-
-def _resources(said: Mapping[str, Any], where: str) -> Resources:
-    known = list(Resources.__dataclass_fields__)
-    for name in said:
-        if name not in known:
-            raise WorkflowError(f"{where}: unknown resource {name!r}{near(name, known)}")
-    try:
-        return Resources.parse(**said)
-    except ConfigError as error:
-        raise WorkflowError(f"{where}: {error}") from error
-
-
-@dataclass(frozen=True, eq=False)
-class Output:
-    """The value of a node, or a part of it, as the input of another.
-
-    ``output["brain"]`` and ``output[0]`` lead to a part; ``gather`` folds axes into a list.
-    """
-
-    node: Node
-    select: tuple[Any, ...] = ()
-    gathered: tuple[str, ...] = ()
-
-    def __getitem__(self, part: str | int) -> Output:
-        return Output(self.node, (*self.select, part), self.gathered)
-
-    def __iter__(self) -> Iterator[Any]:
-        raise TypeError(f"{self.node.name}: take its parts by name or position, as in node[0]")
-
-    def gather(self, *axes: str) -> Output:
-        """Take the values along these axes (all of them if none is named) as one list.
-
-        The list runs in the axes' own order, the last one fastest. Raises WorkflowError where the
-        node has no such axis.
-        """
-        have = [axis.name for axis in self.node.axes]
-        for name in axes:
-            if name not in have:
-                raise WorkflowError(
-                    f"{self.node.name}.gather({name!r}): no such axis{near(name, have)}"
-                )
-        axes = (*self.gathered, *axes) if axes else tuple(have)
-        chosen = tuple(name for name in have if name in axes)
-        if not chosen:
-            raise WorkflowError(f"{self.node.name}.gather(): it has no axis to gather over")
-        return Output(self.node, self.select, chosen)
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One vertex: a call, its arguments, and the axes it is mapped over."""
-
-    name: str
-    call: Callable[..., Any] | Command
-    arguments: Mapping[str, Any]
-    axes: tuple[Axis, ...]
-    resources: Resources
-    folder: bool
-    after: tuple[Output, ...] = ()
-
-    def __getitem__(self, part: str | int) -> Output:
-        return Output(self)[part]
-
-    def __iter__(self) -> Iterator[Any]:
-        raise TypeError(f"{self.name}: take its parts by name or position, as in node[0]")
-
-    def gather(self, *axes: str) -> Output:
-        """Take the values along these axes (all if none is named) as one list."""
-        return Output(self).gather(*axes)
-
-    @property
-    def size(self) -> int:
-        """How many tasks the node has."""
-        return size(self.axes)
-
-    @property
-    def upstreams(self) -> tuple[Output, ...]:
-        """Every output of another node that this one waits for."""
-        return (*references(self.arguments.values()), *self.after)
-
-
-def references(values: Iterable[Any]) -> Iterator[Output]:
-    """Find the outputs among values, also within lists, tuples and mappings."""
-    return (value for value in _leaves(values) if isinstance(value, Output))
-
-
-def _leaves(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _leaves(value)
-        elif isinstance(value, Mapping):
-            yield from _leaves(value.values())
-        else:
-            yield value
 
 
 @dataclass(eq=False)
@@ -267,7 +50,7 @@ class Workflow:
     source: str = ""  # the file it was loaded from, for `retry`
 
     def __post_init__(self) -> None:
-        _checked(self.name, "workflow")
+        check_name(self.name, "workflow")
         if self.files not in ("content", "stat"):
             raise WorkflowError(f"files={self.files!r}: write 'content' or 'stat'")
         self.base_dir = Path(os.path.abspath(self.base_dir))
@@ -334,7 +117,7 @@ class Workflow:
 
         command = make_command(words, outputs, inputs)
         name = self._free_name(name or command.default_name)
-        asked = _resources(resources or {}, name)
+        asked = read_resources(resources or {}, name)
         return self._add(name, command, inputs, asked, bool(command.outputs), after)
 
     def _free_name(self, name: str) -> str:
@@ -342,7 +125,7 @@ class Workflow:
             raise WorkflowError("a lambda or partial has no name to call its node by; give name=")
         if name in self.nodes:
             raise WorkflowError(f"{name}: there is a node of this name already; give name=")
-        return _checked(name, "node")
+        return check_name(name, "node")
 
     def _add(
         self,
@@ -395,7 +178,7 @@ def _named(node: str, argument: str, value: Any) -> Any:
     if isinstance(value, Node):
         return Output(value)
     if isinstance(value, Each) and value.axis is None:
-        name = _checked(argument, f"{node}: {argument}: give axis=, since its axis")
+        name = check_name(argument, f"{node}: {argument}: give axis=, since its axis")
         return Each(value.values, Axis(name, value.labels), value.labels)
     if isinstance(value, list | tuple):
         items = [_named(node, argument, item) for item in value]
@@ -437,7 +220,7 @@ def _axes(name: str, arguments: Mapping[str, Any], after: Sequence[Output]) -> t
     for argument, value in arguments.items():
         if isinstance(value, Each) and value.axis is not None:
             join(value.axis, argument)
-        elif any(isinstance(item, Each) for item in _leaves([value])):
+        elif any(isinstance(item, Each) for item in leaves([value])):
             raise WorkflowError(f"{name}: {argument}: each(...) must be the whole argument")
     return tuple(axis for axis, _ in found.values())
 

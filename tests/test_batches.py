@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hpcpipe import Workflow, each
 from hpcpipe.batches import Batch, Limits, Standing, make_batches
 from hpcpipe.model import Capabilities, Resources, ranges
+from hpcpipe.node import Node, Output
 from hpcpipe.plan import DONE, InFlight, Known, Plan, make_plan
-from hpcpipe.workflow import Node, Output
 
 Flying = Mapping[int, tuple[str, int | None]]  # task → job and array index
 

@@ -13,8 +13,8 @@ from hpcpipe import Workflow, each, task
 from hpcpipe.axes import label
 from hpcpipe.errors import WorkflowError
 from hpcpipe.model import Resources
+from hpcpipe.node import Node
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN, InFlight, Known, Plan, make_plan
-from hpcpipe.workflow import Node
 
 Keys = dict[str, str]  # by node/label
 

@@ -11,7 +11,6 @@ A comment stands before every block that is tried, in the order it is tried in::
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shlex
@@ -167,29 +166,3 @@ def test_the_readme_lists_every_command_and_exit_code_in_its_own_words() -> None
     kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
     errors = [k for k in kinds if issubclass(k, hpcpipe.errors.HpcpipeError) and k.exit_status > 1]
     assert {str(error.exit_status): error.__doc__ for error in errors}.items() <= said.items()
-
-
-def modules() -> Iterator[tuple[str, Path]]:
-    """Walk the modules of the package by name; those of ``cli`` are one."""
-    for file in (ROOT / "hpcpipe").rglob("*.py"):
-        words = file.relative_to(ROOT / "hpcpipe").with_suffix("").parts
-        if words[0] not in ("__init__", "__main__"):
-            name = ".".join(word for word in words if word != "__init__")
-            yield "cli" if words[0] == "cli" else name, file
-
-
-def heads_imports(file: Path) -> Iterator[str]:
-    """Walk what a module imports at its head of the package, by full name."""
-    for statement in ast.parse(file.read_text("utf-8")).body:
-        if isinstance(statement, ast.ImportFrom) and statement.module:
-            yield statement.module
-            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
-
-
-def test_modules_import_in_the_order_that_contributing_gives() -> None:
-    text = (ROOT / "CONTRIBUTING.rst").read_text("utf-8")
-    order = re.findall(r"``([\w.]+)``", text.partition("\n1. ")[2].partition("\n\n")[0])
-    assert set(order) == {name for name, _ in modules()}
-    for name, file in modules():
-        later = {f"hpcpipe.{other}" for other in order[order.index(name) + 1 :]}
-        assert not later & {*heads_imports(file)}, file

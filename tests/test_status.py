@@ -15,9 +15,9 @@ from fakes import CANCELLED, HELD, QUEUED, RUNNING, FakeScheduler, Lab
 from hpcpipe import each
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
+from hpcpipe.outcome import write_outcome
 from hpcpipe.rundir import RunDir
 from hpcpipe.status import Report, Task, make_report
-from hpcpipe.worker import write_outcome
 
 POLL, SETTLE = 10, 30  # seconds
 KIB = 1024  # in a MiB

@@ -21,8 +21,8 @@ from fakes import Lab, finished
 
 from hpcpipe import each, task
 from hpcpipe.loading import load_workflow
+from hpcpipe.node import Node
 from hpcpipe.worker import CLAIMED, ENTRY, MAGIC, NO_ENVIRONMENT, UPSTREAM_FAILED
-from hpcpipe.workflow import Node
 
 HOST = os.uname().nodename
 TERMINATED = {"ok": False, "signal": signal.SIGTERM, "exit": None, "terminated": True}

@@ -11,8 +11,9 @@ import pytest
 from hpcpipe import Output, Workflow, each, task
 from hpcpipe.axes import folder_name, label
 from hpcpipe.errors import WorkflowError
+from hpcpipe.mapped import Each
 from hpcpipe.model import Resources
-from hpcpipe.workflow import Each, Node
+from hpcpipe.node import Node
 
 FILES = ["T1/SAD01.nii", "T1/SAD02.nii", "T1/SAD03.nii"]
 

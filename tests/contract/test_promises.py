@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from contract.harness import Cluster, until
+from hpcpipe.outcome import load_value
 from hpcpipe.schedulers.local.spool import Spool
-from hpcpipe.worker import load_value
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sacctmgr")
 COUNT = 100

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -232,8 +232,7 @@ class Keeper:
         del self._running[run.pid]
         code = os.waitstatus_to_exitcode(run.status or 0)
         end = COMPLETED if code == 0 else FAILED if code > 0 else KILLED
-        end = replace(
-            run.stopping or end,
+        end = (run.stopping or end)._replace(
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             max_memory=round(run.peak / tree.MIB),
