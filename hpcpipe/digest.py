@@ -10,12 +10,10 @@ from __future__ import annotations
 import dis
 import enum
 import functools
-import hashlib
 import os
 import sys
-import time
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.machinery import PathFinder
 from operator import itemgetter
@@ -23,8 +21,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hpcpipe.errors import WorkflowError
+from hpcpipe.files import Files, combine
 
-SIZE = 16  # bytes of a digest, and of a task's key
 LOOKUPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 STORES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
@@ -34,70 +32,6 @@ IMPORTS = frozenset({"IMPORT_NAME", "IMPORT_FROM"})
 _NO_CONTENT = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
 _NO_CONTENT |= {"__static_attributes__", "__annotations_cache__", "_abc_impl"}
 _WRAPPERS = (staticmethod, classmethod, functools._lru_cache_wrapper)
-
-
-class Files:
-    """Digests of input files: of their content, or of size and mtime; of folders, a walk.
-
-    No file within a folder is read, only looked at: a data set may be of any size.
-
-    ``how`` is ``"content"`` (safe: a file that was touched but not changed runs nothing again, one
-    changed within the clock's tick does) or ``"stat"`` (quick: no file is read). Content digests
-    are remembered by (path, size, mtime, inode) for the life of this object and, through
-    ``known``, between runs.
-    """
-
-    def __init__(self, how: str = "content", known: dict[str, tuple[Any, ...]] | None = None):
-        if how not in ("content", "stat"):
-            raise WorkflowError(f"files={how!r}: write 'content' or 'stat'")
-        self.how = how
-        self.known: dict[str, tuple[Any, ...]] = {} if known is None else known
-
-    def digest(self, path: Path) -> bytes:
-        """Digest one file or folder; a missing one has a digest of its own."""
-        name = os.path.abspath(path)
-        try:
-            stat = os.stat(name)
-        except OSError:
-            return combine(b"missing", os.fsencode(name))
-        if os.path.isdir(name):
-            return combine(b"folder", *_walk(name))
-        facts = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        if self.how == "stat":
-            return combine(b"stat", os.fsencode(name), repr(facts[:2]).encode())
-        remembered = self.known.get(name)
-        if remembered and tuple(remembered[:3]) == facts:
-            return bytes.fromhex(remembered[3])
-        with open(name, "rb") as file:
-            content = hashlib.file_digest(file, "blake2b").digest()[:SIZE]
-        # A file changed again within the clock's tick looks the same: remember only settled ones.
-        if time.time() - stat.st_mtime > 2:
-            self.known[name] = (*facts, content.hex())
-        return content
-
-
-def _walk(folder: str, above: str = "") -> Iterator[bytes]:
-    """Say of every file below a folder its path, size and time of change, in order of names.
-
-    What runs of ours leave there is passed over: else a run whose input is the folder it lies in
-    would never find anything done.
-    """
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.is_dir(follow_symlinks=False):
-            stat = entry.stat(follow_symlinks=False)
-            yield os.fsencode(f"{above}{entry.name}")
-            yield f"{stat.st_size} {stat.st_mtime_ns}".encode()
-        elif not os.path.isdir(f"{entry.path}/.hpcpipe"):
-            yield from _walk(entry.path, f"{above}{entry.name}/")
-
-
-def combine(*parts: bytes) -> bytes:
-    """Digest several byte strings as one sequence."""
-    state = hashlib.blake2b(digest_size=SIZE)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.digest()
 
 
 class Digests:

@@ -10,8 +10,8 @@ from typing import Any
 
 from hpcpipe.axes import label
 from hpcpipe.batches import Batch, Limits, make_batches
-from hpcpipe.digest import Files
 from hpcpipe.errors import ConfigError, UsageError
+from hpcpipe.files import Files
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import JobStatus, Resources
 from hpcpipe.plan import InFlight, Known, Plan, make_plan

@@ -21,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 
-from hpcpipe import worker
+from hpcpipe import byvalue
 from hpcpipe.digest import ATTRIBUTES, STORES, global_names, module_file
 from hpcpipe.errors import HpcpipeError, UsageError, WorkflowError
 
@@ -137,10 +137,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 state = (kept, obj.__defaults__, obj.__kwdefaults__, submodules)
                 identity = (marshal.dumps(obj.__code__), obj.__module__, obj.__qualname__)
                 # State apart from identity, so that a function may be among its own globals.
-                return worker.make_function, identity, state, None, None, worker.fill_function
+                return byvalue.make_function, identity, state, None, None, byvalue.fill_function
         elif type(obj) is types.ModuleType and not self._own(obj.__name__):
             if sys.modules.get(obj.__name__) is obj:
-                return worker.find_module, (obj.__name__,)
+                return byvalue.find_module, (obj.__name__,)
         elif type(obj) is _CACHED and self._own(obj.__module__):
             said = obj.cache_parameters()
             # By itself it is pickled by name, and the user's file would be imported on the node.

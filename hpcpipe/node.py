@@ -135,6 +135,7 @@ def references(values: Iterable[Any]) -> Iterator[Output]:
 
 
 def leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """Give the values within values, also within lists, tuples and mappings."""
     for value in values:
         if isinstance(value, list | tuple):
             yield from leaves(value)

@@ -17,8 +17,9 @@ from typing import Any
 
 from hpcpipe.axes import Edge, make_edge
 from hpcpipe.command import Command
-from hpcpipe.digest import SIZE, Digests, Files, combine
+from hpcpipe.digest import Digests
 from hpcpipe.errors import WorkflowError
+from hpcpipe.files import SIZE, Files, combine
 from hpcpipe.functions import Own, check_callable
 from hpcpipe.mapped import Each
 from hpcpipe.model import Resources

@@ -16,10 +16,10 @@ from typing import Any
 
 from hpcpipe.asking import Answer, ask
 from hpcpipe.ledger import History, Ledger, Submission
-from hpcpipe.model import JobEnd, Reason, State, format_memory
+from hpcpipe.model import JobEnd, Reason, State
 from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record
 from hpcpipe.rundir import Listing, RunDir, read_pickle
-from hpcpipe.worker import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
+from hpcpipe.verdict import from_end, from_outcome
 
 BLOCKED_BY = "waits for "  # then the task's name
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
@@ -216,7 +216,7 @@ class _Judge:
                 if not (end or self._settled(place) or self._answer.trouble):
                     words = f"ended by signal {outcome['signal']}; the accounting may say why"
                     return State.UNKNOWN, None, words, outcome
-            state, reason, words = _from_outcome(outcome, end, place.batch)
+            state, reason, words = from_outcome(outcome, end, place.batch)
             return state, reason, words, outcome
         if place and place.submission.refused:
             return State.FAILED, Reason.REFUSED, place.submission.why, {}
@@ -232,7 +232,7 @@ class _Judge:
         if not place.element:
             return State.UNKNOWN, None, "its submission was interrupted", {}
         if end is not None and (end.reason is not None or self._settled(place)):
-            return *_from_end(end, place.batch), {}
+            return *from_end(end, place.batch), {}
         if end is None and self._answer.trouble:
             return State.UNKNOWN, Reason.UNREACHABLE, self._answer.trouble, {}
         if not self._settled(place):
@@ -253,53 +253,3 @@ class _Judge:
                     if parent in bad:
                         return bad[parent]
         return ""
-
-
-def _from_outcome(
-    outcome: Mapping[str, Any], end: JobEnd | None, batch: BatchRecord
-) -> tuple[State, Reason, str]:
-    """Conclude from an outcome that went wrong, and the accounting where a signal ended it."""
-    words = str(outcome.get("error", "its outcome cannot be read"))
-    if outcome.get("signal") is not None:
-        if end and end.reason in (Reason.TIME, Reason.MEMORY, Reason.NODE, Reason.CANCELLED):
-            return _from_end(end, batch)
-        asked, used = batch.resources.memory, (outcome.get("max_memory") or 0) / 1024
-        if outcome["signal"] == 9 and asked and used > 0.9 * asked:
-            return State.FAILED, Reason.MEMORY, _memory_words(used, batch)
-        limit, wall = batch.resources.time, outcome.get("wall") or 0
-        if outcome.get("terminated") and limit and wall > 0.9 * limit:
-            return State.FAILED, Reason.TIME, words
-        return State.FAILED, Reason.SIGNAL, words
-    if outcome.get("exit") is not None:
-        return State.FAILED, Reason.EXIT, words
-    return State.FAILED, Reason.ERROR, words
-
-
-def _from_end(end: JobEnd, batch: BatchRecord) -> tuple[State, Reason, str]:
-    """Conclude from the accounting alone: the task left nothing on disk."""
-    if end.reason is None:
-        return State.LOST, Reason.LOST, f"the scheduler says {end.native}, but no outcome is there"
-    if end.exit_code == UPSTREAM_FAILED:
-        return State.BLOCKED, Reason.UPSTREAM, "an upstream had no good outcome when it started"
-    if end.exit_code == NO_ENVIRONMENT:
-        return State.FAILED, Reason.EXIT, "Python differs on the node; see its log"
-    if end.exit_code == CLAIMED:
-        return State.FAILED, Reason.EXIT, "another process had claimed the task; see its log"
-    if end.reason is Reason.CANCELLED:
-        return State.CANCELLED, Reason.CANCELLED, end.native
-    if end.reason is Reason.MEMORY:
-        return State.FAILED, Reason.MEMORY, _memory_words(end.max_memory or 0, batch)
-    if end.reason is Reason.EXIT:
-        return State.FAILED, Reason.EXIT, f"exit {end.exit_code}, without an outcome; see its log"
-    if end.reason is Reason.LOST:
-        return State.LOST, Reason.LOST, end.native
-    where = f" on {end.host}" if end.host else ""
-    return State.FAILED, end.reason, f"{end.native}{where}"
-
-
-def _memory_words(used: float, batch: BatchRecord) -> str:
-    asked = batch.resources.memory
-    of = f" of {format_memory(asked)}" if asked else ""
-    return (
-        f"used {format_memory(round(used))}{of}" if used else f"killed{of and ' at its limit' + of}"
-    )

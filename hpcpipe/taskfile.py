@@ -22,8 +22,8 @@ from hpcpipe import outcome, worker
 from hpcpipe.axes import folder_name, places
 from hpcpipe.batches import Batch
 from hpcpipe.command import Command
-from hpcpipe.digest import SIZE
 from hpcpipe.errors import WorkflowError
+from hpcpipe.files import SIZE
 from hpcpipe.functions import Own, pickle_value
 from hpcpipe.mapped import Each
 from hpcpipe.node import Node, Output

@@ -21,39 +21,12 @@ from hpcpipe.outcome import Refused, dump_any, write_outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
 MAGIC = b"hpcpipe tasks 1\n"
 ENTRY = 32  # bytes of an index entry: offset 8, length 8, digest 16
 UPSTREAM_FAILED, CLAIMED, NO_ENVIRONMENT = 86, 87, 88  # exit codes no scheduler reads a meaning in
-
-
-# --- functions that travel by value -------------------------------------------------------------
-
-
-def make_function(code: bytes, module: str, qualname: str) -> Callable[..., Any]:
-    """Make an empty-handed function; `fill_function` gives it its globals and defaults."""
-    from marshal import loads as load_code
-    from types import FunctionType
-
-    globals_ = {"__builtins__": __builtins__, "__name__": module}
-    function = FunctionType(load_code(code), globals_)
-    function.__qualname__ = qualname
-    function.__module__ = module
-    return function
-
-
-def find_module(name: str) -> Any:
-    """Import a module that a function refers to."""
-    __import__(name)
-    return sys.modules[name]
-
-
-def fill_function(function: Any, state: tuple[dict[str, Any], Any, Any, Any]) -> None:
-    """Give a function of `make_function` what it refers to; the last are modules, now imported."""
-    globals_, function.__defaults__, function.__kwdefaults__, _ = state
-    function.__globals__.update(globals_)
 
 
 # --- one element --------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def half_done(study: Study) -> None:
 
 def some_flying(study: Study) -> None:
     aligned(study)
-    study.know("a", done=[0], flying={1: ("77", 5), 3: ("77", 9)})
+    study.know("a", done=[0], flying={1: ("77", 9), 3: ("77", 5)})
 
 
 def all_flying(study: Study) -> None:
@@ -219,6 +219,10 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (some_flying, DENSE, MANY,
          "a job; b job; b 0-1 all 77 relaxed; b job all 0; c job all 1; c 0-1 each 2; c job all 3"),
         (all_flying, BASIC, MANY, "b 0-3 each 77; b 0-3 each 77; c job all 0; c job all 1"),
+        (all_flying, BASIC, Limits(array_size=3),
+         "b 0-2 each 77; b 3 each 77; b 0-2 each 77; b 3 each 77; "
+         "c job all 0 element 3 of 1; c job all 2 element 3 of 3"),
+        (all_flying, BASIC, NONE, "?"),
         (job_flying, BASIC, MANY, "b 0-3 all 77"),
         (crossed, BASIC, MANY, CROSSED),
         (crossed, BASIC, Limits(calls=0), f"a 0-3; c 0-3 each 0 {RELAXED}; c job all j4 all j5"),

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpipe.digest import SIZE, Digests, Files
+from hpcpipe.digest import Digests
 from hpcpipe.errors import WorkflowError
+from hpcpipe.files import SIZE, Files
 from hpcpipe.functions import Own, load_file
 
 HERE = Path(__file__).parent
@@ -256,8 +257,8 @@ def test_code_that_does_something_else_has_another_digest(
 
 def test_what_a_try_covers_counts(digest_of: Callable[..., bytes]) -> None:
     within = "def f(g):\n    try:\n        g()\n        g()\n    except ValueError: pass\n"
-    before = "def f(g):\n    g()\n    try:\n        g()\n    except ValueError: pass\n"
-    assert digest_of(within) != digest_of(before)
+    behind = "def f(g):\n    try: g()\n    except ValueError: pass\n    else: g()\n"
+    assert digest_of(within) != digest_of(behind)
 
 
 @pytest.mark.parametrize(

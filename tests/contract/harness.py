@@ -57,7 +57,7 @@ def need(scheduler: str) -> None:
         pytest.skip(said)
 
 
-def until(condition: Callable[[], T], seconds: float = PATIENCE, pause: float = 0.1) -> T:
+def until(condition: Callable[[], T | None], seconds: float = PATIENCE, pause: float = 0.1) -> T:
     """Wait for a condition to hold, and give what it gave."""
     give_up = time.monotonic() + seconds
     while not (value := condition()):
@@ -115,7 +115,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command line of ours to its end, which must be in this status."""
         done = subprocess.run(
-            [sys.executable, "-m", "hpcpipe", *map(os.fspath, words)],
+            [sys.executable, "-m", "hpcpipe", *(os.fspath(word) for word in words)],
             cwd=cwd or self.home, env=self.environment, text=True, errors="surrogateescape",
             stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
@@ -200,10 +200,11 @@ class Bench:
         return script
 
     def submit(
-        self, body: str, *after: After, token: str = "t", held: bool = False, **directives: str
+        self, body: str, *after: After, token: str = "t", held: bool = False, array: str = ""
     ) -> str:
         """Hand a script over; give the id."""
-        return self.scheduler.submit(self.script(body, **directives), after, token=token, held=held)
+        script = self.script(body, **({"array": array} if array else {}))
+        return self.scheduler.submit(script, after, token=token, held=held)
 
     def states(self, *jobs: str) -> dict[str, State]:
         """Give the state of all that is live of these."""
