@@ -55,11 +55,11 @@ class Use:
 
 def use(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Use:
     """Run a command to its end. Raises CalledProcessError where it fails."""
+    env = os.environ | dict(env or {})
     began = time.perf_counter()
     with subprocess.Popen(
-        argv, cwd=cwd, env=os.environ | dict(env or {}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        text=True,
-    ) as process:  # fmt: skip
+        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
         said = process.stdout.read() if process.stdout else ""
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
@@ -146,9 +146,9 @@ class Pretended(Tools):
         super().__init__(folder, dict.fromkeys(SLURM, "exit 0") | answers)
         self.env["HPCPIPE_SITE"] = "slurm"
 
-    def have_running(self, job: str, elements: int) -> None:
-        """Say of an array, when asked, that all of its elements are running."""
-        lines = [f"{job}_{index}|RUNNING|None\n" for index in range(elements)]
+    def have_queued(self, jobs: Sequence[str], elements: int) -> None:
+        """Say of arrays, when asked, that all of their elements wait."""
+        lines = [f"{job}_[0-{elements - 1}]|PENDING|Priority\n" for job in jobs]
         self._queue.write_text("".join(lines))
 
 
@@ -216,7 +216,8 @@ def compare(
 
 def amount(what: str, figure: float, unit: str, goal: float | None = None) -> Row:
     """Make a row of something that needs no floor: a count, or what has a goal of its own."""
-    return Row(what, f"{figure:.4g} {unit}", goal=_goal(figure, goal))
+    said = _seconds(figure) if unit == "s" else f"{figure:,.0f} {unit}"
+    return Row(what, said, goal=_goal(figure, goal))
 
 
 def _goal(figure: float, goal: float | None) -> str:

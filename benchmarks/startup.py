@@ -19,17 +19,17 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
         slurm = measure.Pretended(folder / "bin")
         use(HPCPIPE, "submit", measure.NOOP, cwd=folder, env=slurm.env | {"SUBJECTS": str(half)})
         status = partial(use, HPCPIPE, "status", "--fresh", cwd=folder, env=slurm.env)
-        call = partial(use, "squeue", env=slurm.env)
+        call = partial(use, "env", "squeue", env=slurm.env)
         run = folder / "runs" / "noop"
 
-        measure.finish(run, "first")
-        slurm.have_running(measure.jobs_of(run)[1], half)
+        slurm.have_queued(measure.jobs_of(run), half)
         ours, asking, floor = in_turns(turns, status, call, bare_python)
         less = [whole - part for whole, part in zip(ours, asking, strict=True)]
-        yield compare("status, half of it running", "cpu", ours, floor)
-        yield compare("one call of squeue, pretended", "cpu", asking, floor)
-        yield compare("status less that call", "cpu", less, floor, 6)
+        yield compare("status, all of it queued", "cpu", ours, floor)
+        yield compare("its call of squeue, alone", "cpu", asking, floor)
+        yield compare("status without that call", "cpu", less, floor, 6)
 
+        measure.finish(run, "first")
         measure.finish(run, "second")
         ours, floor = in_turns(turns, status, bare_python)
         yield compare("status, all of it done", "cpu", ours, floor, 6)

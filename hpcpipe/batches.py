@@ -19,7 +19,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from hpcpipe.axes import Edge
@@ -72,13 +72,13 @@ def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tupl
     # Arrays a node may be cut into before its dependencies are relaxed instead.
     splits = max(2, limits.calls // len(plan.nodes))
     size = limits.array_size if capabilities.arrays and limits.array_size else 1
-    if size == 1:
-        capabilities = replace(capabilities, elementwise=False)
     places = {name: _Places(node) for name, node in plan.nodes.items()}
     for name, node in plan.nodes.items():
         for tasks, resources in _by_resources(plan, node):
             cutter = _Cutter(node, places, batches, capabilities, splits)
-            for part, waits, pivot in cutter.cut(tasks, _split_axes(plan, node, splits)):
+            axes = _split_axes(plan, node, splits)
+            cut = cutter.cut(tasks, axes) if size > 1 else cutter.singly(tasks)
+            for part, waits, pivot in cut:
                 for chunk, indices in _chunks(part, pivot, size, capabilities.first_index):
                     batch = Batch(node, chunk, indices, resources, waits)
                     places[name].put(batch, len(batches))
@@ -181,6 +181,11 @@ class _Cutter:
                     yield from self._align(same)
                 return
         yield tasks, self._waits(tasks, None), None
+
+    def singly(self, tasks: Sequence[int]) -> Iterator[Part]:
+        """Yield every task by itself, where there are no arrays."""
+        for task in tasks:
+            yield [task], self._waits([task], None), None
 
     def _signature(
         self, task: int, parts: Sequence[int] | None, gathers: Sequence[tuple[Edge, _Places]]

@@ -126,6 +126,19 @@ class RunDir:
             return None
         return None if stat.st_size else stat.st_ino
 
+    def is_held(self) -> bool:
+        """Tell whether the lock's holder lives, as far as can be seen: a process of this host, or
+        one of another host, which is taken to."""
+        try:
+            pid, host = self.lock_file.read_text(errors="replace").split()[:2]
+            if host == os.uname().nodename:
+                os.kill(int(pid), 0)
+        except PermissionError:
+            return True  # somebody else's process
+        except (OSError, ValueError):
+            return False
+        return True
+
     def holder(self) -> str:
         """Say who holds the lock, and since when; empty where nobody does."""
         try:

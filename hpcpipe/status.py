@@ -110,7 +110,8 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     judge = _Judge(rundir, record, listings, places, answer, now)
     counts, tasks = judge.all()
     unbegun = record.batches.keys() - history.submissions.keys()
-    adrift = len(history.adrift()) + len(history.held()) + len(unbegun)
+    left = len(history.adrift()) + len(history.held()) + len(unbegun)
+    adrift = 0 if rundir.is_held() else left  # else its client is about to hand them over
     asked = answer.asked if unresolved or doubtful else None
     return Report(record, counts, tasks, asked, answer.trouble, adrift)
 

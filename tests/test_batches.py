@@ -221,8 +221,10 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (all_flying, BASIC, MANY, "b 0-3 each 77; b 0-3 each 77; c job all 0; c job all 1"),
         (all_flying, BASIC, Limits(array_size=3),
          "b 0-2 each 77; b 3 each 77; b 0-2 each 77; b 3 each 77; "
-         "c job all 0 element 3 of 1; c job all 2 element 3 of 3"),
-        (all_flying, BASIC, NONE, "?"),
+         "c job all 0 all 1; c job all 2 all 3"),
+        (all_flying, BASIC, NONE,
+         "; ".join(f"b job element {i // 2} of 77" for i in range(8))
+         + "; c job all 0 all 2 all 4 all 6; c job all 1 all 3 all 5 all 7"),
         (job_flying, BASIC, MANY, "b 0-3 all 77"),
         (crossed, BASIC, MANY, CROSSED),
         (crossed, BASIC, Limits(calls=0), f"a 0-3; c 0-3 each 0 {RELAXED}; c job all j4 all j5"),

@@ -55,8 +55,10 @@ FLOW = """
     texts = each(VALUES, axis="text")
     wf.add(say, text=texts, where=Path.cwd())
     wf.add(read, written=wf.add(write, text=texts))
+    # It writes down its words, NUL-separated, as the node got them.
+    script = 'made=$1; shift; printf "%s\\\\0" "$@" > "$made"'
     words = wf.command(
-        ["sh", "-c", 'made=$1; shift; printf "%s\\\\0" "$@" > "$made"', "sh", "{{made}}", "{{text}}", "a {{text}}"],
+        ["sh", "-c", script, "sh", "{{made}}", "{{text}}", "a {{text}}"],
         name="words", outputs={{"made": "w $(touch pwned).txt"}}, resources=ASKED, text=texts,
     )
     wf.command(["cp", "--", "{{made}}", "{{copy}}"],

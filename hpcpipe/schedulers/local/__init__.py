@@ -163,6 +163,9 @@ class Local:
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}_{index}"
 
+    def accounts(self) -> Sequence[str]:
+        return ()
+
     def _look(self, jobs: Collection[str]) -> list[tuple[Job, Iterable[int]]]:
         """Read jobs and what they wait for, with a keeper there if they need one.
 
