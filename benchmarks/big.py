@@ -25,7 +25,7 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
     sizes = [10 * size, 100 * size, 1000 * size]
     plans = dict(zip(sizes, in_turns(rounds, *(partial(plan, n) for n in sizes)), strict=True))
     for tasks in sizes:
-        most = (30, 1500) if tasks == sizes[-1] else (None, None)
+        most = (30, 1500) if tasks == sizes[-1] else ()
         yield from used(f"planning {tasks:,} tasks", plans[tasks], *most)
     for fewer, tasks in pairwise(sizes):
         what = f"planning {tasks:,} tasks, beside {fewer:,}"
@@ -34,7 +34,8 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
     with measure.scratch() as folder:
         slurm = measure.Pretended(folder / "bin")
         env = slurm.env | {"SUBJECTS": str(50 * size)}
-        use(HPCPIPE, "submit", measure.NOOP, cwd=folder, env=env)
+        taken = [use(HPCPIPE, "submit", measure.NOOP, cwd=folder, env=env)]
+        yield from used(f"hpcpipe submit, {100 * size:,} tasks, Slurm pretended", taken)
         run = folder / "runs" / "noop"
         measure.finish(run, "first")
         measure.finish(run, "second")
@@ -42,7 +43,7 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
         status = partial(use, HPCPIPE, "status", "--fresh", cwd=folder, env=env)
         (taken,) = in_turns(rounds, status)
         yield from used(f"status of {100 * size:,} tasks, all done", taken, 2, 300)
-        yield amount("its calls of the scheduler", slurm.calls().total() - before, "calls", 1)
+        yield amount("its calls of the scheduler", slurm.calls().total() - before, "×", 1)
 
 
 def plan(tasks: int) -> Use:
@@ -52,7 +53,7 @@ def plan(tasks: int) -> Use:
 
 
 def used(
-    what: str, taken: Sequence[Use], seconds: float | None, megabytes: float | None
+    what: str, taken: Sequence[Use], seconds: float | None = None, megabytes: float | None = None
 ) -> Iterator[Row]:
     """Make two rows: the time, and the memory at its peak."""
     yield amount(f"{what}: wall", median(one.wall for one in taken), "s", seconds)

@@ -37,14 +37,14 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
             rounds, lambda: shell(f"xargs -P{cpus} -n1 /bin/true"), *kinds.values()
         )
         for name, column in zip(kinds, taken, strict=True):
-            yield compare(f"{size} commands by {name}, beside xargs", "wall", column, floor)
+            yield compare(f"{size:,} commands by {name}, beside xargs", "wall", column, floor)
 
         ours_, floor = in_turns(
             rounds,
             lambda: ours("run", measure.NOOP),
             lambda: shell(f"xargs -P{cpus} -n1 {PYTHON} -c pass"),
         )
-        yield compare(f"{size} Python tasks by hpcpipe run, beside xargs", "wall", ours_, floor)
+        yield compare(f"{size:,} Python tasks by hpcpipe run, beside xargs", "wall", ours_, floor)
 
 
 if __name__ == "__main__":

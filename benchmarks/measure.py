@@ -217,11 +217,13 @@ def compare(
 def amount(what: str, figure: float, unit: str, goal: float | None = None) -> Row:
     """Make a row of something that needs no floor: a count, or what has a goal of its own."""
     said = _seconds(figure) if unit == "s" else f"{figure:,.0f} {unit}"
-    return Row(what, said, goal=_goal(figure, goal))
+    return Row(what, said, goal=_goal(figure, goal, unit))
 
 
-def _goal(figure: float, goal: float | None) -> str:
-    return "" if goal is None else f"≤ {goal:g}" + (" (missed)" if figure > goal else "")
+def _goal(figure: float, goal: float | None, unit: str = "") -> str:
+    if goal is None:
+        return ""
+    return f"≤ {goal:,g} {unit}".rstrip() + (" (missed)" if figure > goal else "")
 
 
 def _seconds(value: float) -> str:

@@ -31,8 +31,8 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
         tools = measure.Tools(folder / "bin", {})
         dropped(*submit(measure.fresh(folder), size, tools.env))
         calls = tools.calls()
-        yield amount("its calls of sbatch", calls.pop("sbatch"), "calls", 2)
-        yield amount("its calls of squeue, sacct and scontrol", calls.total(), "calls", 1)
+        yield amount("its calls of sbatch", calls.pop("sbatch"), "×", 2)
+        yield amount("its calls of squeue, sacct and scontrol", calls.total(), "×", 1)
 
         runs: list[Path] = []
 
@@ -41,11 +41,11 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
             return ended(*submit(runs[-1], size))
 
         ours, floor = in_turns(rounds, whole, lambda: ended(*by_hand(folder, size)))
-        yield compare(f"submit until {2 * size} tasks have ended", "wall", ours, floor, 1.6)
+        yield compare(f"submit until {2 * size:,} tasks have ended", "wall", ours, floor, 1.6)
         if any("are good" not in use(HPCPIPE, "status", cwd=run).said for run in runs):
             raise RuntimeError("not all tasks ended well, so the time until then says nothing")
         files = sum(path.is_file() for path in runs[-1].rglob("*"))
-        yield amount(f"files that {2 * size} tasks made", files, "files", 4 * size + 10)
+        yield amount(f"files that {2 * size:,} tasks made", files, "files", 4 * size + 10)
 
 
 def submit(folder: Path, size: int, env: Mapping[str, str] | None = None) -> tuple[Use, list[str]]:

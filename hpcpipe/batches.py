@@ -262,8 +262,8 @@ class _Cutter:
                         whose.append(position)
                         elements.append(places.index[parent])
             for number, (whose, elements) in needed.items():
-                by_all = len(set(whose)) == len(tasks)
-                wait = self._wait(places.on(number), elements, indices, len(tasks), by_all)
+                count = len(tasks) if len(set(whose)) == len(tasks) else 0
+                wait = self._wait(places.on(number), elements, indices, count)
                 waits[wait.on, wait.kind, wait.element] = wait
         wholly = {on for on, kind, element in waits if kind == "all" and element is None}
         return tuple(
@@ -271,21 +271,16 @@ class _Cutter:
         )
 
     def _wait(
-        self,
-        on: int | Standing,
-        elements: list[int],
-        indices: Sequence[int] | None,
-        count: int,
-        by_all: bool,
+        self, on: int | Standing, elements: list[int], indices: Sequence[int] | None, count: int
     ) -> Wait:
-        """Say how ``count`` tasks, or (not ``by_all``) some of them, need elements of one job."""
+        """Say how ``count`` tasks, or (0) only some of a part, need elements of one job."""
         distinct = set(elements)
         if distinct == {-1}:
-            return Wait(on, relaxed=not by_all)
-        if by_all and indices is not None and elements == list(indices):
+            return Wait(on, relaxed=not count)
+        if count and indices is not None and elements == list(indices):
             return Wait(on, "each")
         if len(distinct) == 1 and self._can.element_dependency and self._size(on) != 1:
-            return Wait(on, element=elements[0], relaxed=not by_all)
+            return Wait(on, element=elements[0], relaxed=not count)
         exact = len(distinct) == self._size(on) and len(elements) == count * len(distinct)
         return Wait(on, relaxed=not exact)
 

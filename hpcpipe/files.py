@@ -46,8 +46,11 @@ class Files:
         remembered = self.known.get(name)
         if remembered and tuple(remembered[:3]) == facts:
             return bytes.fromhex(remembered[3])
-        with open(name, "rb") as file:
-            content = hashlib.file_digest(file, "blake2b").digest()[:SIZE]
+        try:
+            with open(name, "rb") as file:
+                content = hashlib.file_digest(file, "blake2b").digest()[:SIZE]
+        except OSError as error:
+            raise WorkflowError(f"input {name}: {error.strerror}") from error
         # A file changed again within the clock's tick looks the same: remember only settled ones.
         if time.time() - stat.st_mtime > 2:
             self.known[name] = (*facts, content.hex())

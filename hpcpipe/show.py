@@ -108,7 +108,7 @@ def _waiting(report: Report) -> Iterator[str]:
     whys = Counter(
         t.words for t in report.tasks if t.state in (State.QUEUED, State.HELD) and t.words
     )
-    for why, count in whys.most_common(3):
+    for why, count in whys.most_common()[:3]:  # with a number it would import heapq
         yield f"waiting {count}: {_PLAIN.get(why, why)}"
 
 

@@ -150,10 +150,10 @@ class TaskWriter:
 
     def _literal(self, node: Node, name: str, value: Any) -> Any:
         """Anchor relative paths: the task may run in a folder of its own."""
+        if isinstance(node.call, Command):
+            return value  # a command runs where it was submitted
         value = file_like(node, name, value)
-        if isinstance(value, Path) and not isinstance(node.call, Command):
-            return Path(self._cwd, value)
-        return value
+        return Path(self._cwd, value) if isinstance(value, Path) else value
 
     def _to_come(self, plan: NodePlan, task: int, value: Any, position: Iterator[int]) -> Any:
         if isinstance(value, Output):
@@ -168,7 +168,9 @@ class TaskWriter:
             path = self._rundir.result(edge.upstream, above.key(edge.base[task]))
             return _Upstream(str(path), value.select)
         if isinstance(value, list | tuple):
-            return type(value)(self._to_come(plan, task, item, position) for item in value)
+            items = [self._to_come(plan, task, item, position) for item in value]
+            named = hasattr(value, "_fields")  # a namedtuple is made from its items one by one
+            return type(value)(*items) if named else type(value)(items)
         if isinstance(value, dict):
             return {k: self._to_come(plan, task, item, position) for k, item in value.items()}
         return value

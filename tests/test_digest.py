@@ -256,8 +256,23 @@ def test_code_that_does_something_else_has_another_digest(
 
 
 def test_what_a_try_covers_counts(digest_of: Callable[..., bytes]) -> None:
-    within = "def f(g):\n    try:\n        g()\n        g()\n    except ValueError: pass\n"
-    behind = "def f(g):\n    try: g()\n    except ValueError: pass\n    else: g()\n"
+    within = """
+    def f(g):
+        try:
+            g()
+            g()
+        except ValueError:
+            pass
+    """
+    behind = """
+    def f(g):
+        try:
+            g()
+        except ValueError:
+            pass
+        else:
+            g()
+    """
     assert digest_of(within) != digest_of(behind)
 
 

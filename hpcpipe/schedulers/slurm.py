@@ -21,13 +21,14 @@ Oddities worth knowing:
 * The names of logs are joined to the run folder's path before ``%a`` in them is replaced, so that
   such a word, or a backslash, in the path itself would lead them elsewhere.
 * ``sacct`` runs about a second late; an empty or RUNNING answer means "not known yet".
+* Elements that are cancelled while they are held, but not the whole job, leave no trace at all.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -134,13 +135,15 @@ class Slurm(CommandScheduler):
                 raise
         done = self._run(("scontrol", "-o", "show", "job"), None)
         self.refuse(done)
-        wanted = {job.partition("_")[0] for job in jobs}
+        wanted = set(_bases(jobs))
         ends = _read_scontrol(done.stdout)
         return {job: end for job, end in ends.items() if job.partition("_")[0] in wanted}
 
     def account_command(self, jobs: Collection[str], since: float) -> tuple[str, ...]:
         start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))
-        return ("sacct", "-n", "-P", "-D", "-S", start, "-o", _FIELDS, "-j", ",".join(jobs))
+        # Never by element: those that were cancelled while they waited have no row of their own.
+        ids = ",".join(_bases(jobs))
+        return ("sacct", "-n", "-P", "-D", "-S", start, "-o", _FIELDS, "-j", ids)
 
     def read_account(self, done: Done) -> Mapping[str, JobEnd]:
         if _NO_ACCOUNTING in done.stderr:
@@ -155,12 +158,16 @@ class Slurm(CommandScheduler):
                 peak[job] = max(peak.get(job, 0), _mib(fields[3]))
             else:
                 rows[job] = fields  # of several, after a requeue, the last one counts
-        return {
-            element: end
-            for job, fields in rows.items()
-            if (end := _end(fields, peak.get(job, 0))) is not None
-            for element in spread(job)
-        }
+        ends: dict[str, JobEnd] = {}
+        # Rows of many elements first: they may go on naming some that have got a row of their own.
+        for job, fields in sorted(rows.items(), key=lambda row: "[" not in row[0]):
+            end = _end(fields, peak.get(job, 0))
+            for element in spread(job):
+                if end is not None:
+                    ends[element] = end
+                else:
+                    ends.pop(element, None)
+        return ends
 
     def cancel_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
         return ("scancel", *jobs)
@@ -189,6 +196,11 @@ class Slurm(CommandScheduler):
 
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}_{index}"
+
+
+def _bases(jobs: Collection[str]) -> Iterable[str]:
+    """Give the jobs that these jobs and elements belong to, each once."""
+    return dict.fromkeys(job.partition("_")[0] for job in jobs)
 
 
 def _dependency(after: Sequence[After]) -> str:

@@ -41,7 +41,7 @@ WORKFLOW = """
 """
 Users = Mapping[str, Cluster]
 Told = dict[str, Counter[str]]
-LIVE = {"PENDING", "RUNNING", "REQUEUED"}
+LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
 TASKS = ["first/1", "first/2", "second/1", "second/2"]
 
 
@@ -82,7 +82,7 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(submit_killed, users, kills, [kill >= lines[0] for kill in kills]))
     names = {f"killed-{os.getpid()}-{number}": one for number, one in enumerate([whole, *users])}
-    told = when_settled({"local": by_spools, "slurm": by_sacct}[cluster.name], names)
+    told = when_settled({"local": by_spools, "slurm": by_slurm}[cluster.name], names)
     assert told == {name: Counter({"COMPLETED": len(TASKS)}) for name in names}
     for name, one in names.items():
         assert sorted((one.home / "ran").read_text().split()) == TASKS, name
@@ -93,12 +93,13 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
 
 
 def when_settled(ask: Callable[[Users], Told], names: Users) -> Told:
-    """Ask until nothing is queued or running any more, or long enough; give the last answer."""
+    """Ask until nothing is queued or running and nothing missing, or long enough."""
     give_up = time.monotonic() + 120
     while True:
         told = ask(names)
         live = any(words.keys() & LIVE for words in told.values())
-        if not live or time.monotonic() > give_up:
+        late = any(words.total() < len(TASKS) for words in told.values())
+        if not (live or late) or time.monotonic() > give_up:
             return told
         time.sleep(1)
 
@@ -120,13 +121,16 @@ def by_spools(names: Users) -> Told:
     return told
 
 
-def by_sacct(names: Users) -> Told:
-    """Count the native words of all elements of each workflow, from the accounting."""
-    jobs = [f"{node}.{name}" for name in names for node in ("first", "second")]
-    argv = ["sacct", "-nPX", "-S", "now-1hour", f"--name={','.join(jobs)}", "-o", "JobName,State"]
-    lines = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60).stdout
+def by_slurm(names: Users) -> Told:
+    """Count the native words of all elements of each workflow, by the queue and the accounting."""
     told: Told = {name: Counter() for name in names}
-    for line in lines.splitlines():
-        job, state = line.split("|")
-        told[job.partition(".")[2]][state] += 1
+    jobs = ",".join(f"{node}.{name}" for name in names for node in ("first", "second"))
+    for argv in (
+        ["squeue", "-hr", f"--name={jobs}", "--format=%j|%T"],
+        ["sacct", "-nPX", "--starttime=now-1hour", f"--name={jobs}", "--format=JobName,State"],
+    ):
+        done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60)
+        for line in done.stdout.splitlines():
+            job, word = line.split("|")
+            told[job.partition(".")[2]][word] += 1
     return told
