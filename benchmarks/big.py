@@ -43,7 +43,8 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
         status = partial(use, HPCPIPE, "status", "--fresh", cwd=folder, env=env)
         (taken,) = in_turns(rounds, status)
         yield from used(f"status of {100 * size:,} tasks, all done", taken, 2, 300)
-        yield amount("its calls of the scheduler", slurm.calls().total() - before, "×", 1)
+        calls = (slurm.calls().total() - before) / rounds
+        yield amount("its calls of the scheduler", calls, "×", 1)
 
 
 def plan(tasks: int) -> Use:

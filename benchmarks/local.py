@@ -22,8 +22,7 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
         def shell(line: str) -> Use:
             return use("sh", "-c", f"seq {size} | {line}", cwd=folder)
 
-        numbers = map(str, range(size))
-        mapped = ("map", "--wait", "--", "/bin/true", ":::", *numbers)
+        mapped = ("map", "--wait", "--", "/bin/true", ":::", *map(str, range(size)))
         kinds = {
             "hpcpipe map": lambda: ours(*mapped),
             "sh loop": lambda: shell("while read -r n; do /bin/true $n; done"),
@@ -39,12 +38,12 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
         for name, column in zip(kinds, taken, strict=True):
             yield compare(f"{size:,} commands by {name}, beside xargs", "wall", column, floor)
 
-        ours_, floor = in_turns(
+        tasks, floor = in_turns(
             rounds,
             lambda: ours("run", measure.NOOP),
             lambda: shell(f"xargs -P{cpus} -n1 {PYTHON} -c pass"),
         )
-        yield compare(f"{size:,} Python tasks by hpcpipe run, beside xargs", "wall", ours_, floor)
+        yield compare(f"{size:,} Python tasks by hpcpipe run, beside xargs", "wall", tasks, floor)
 
 
 if __name__ == "__main__":
