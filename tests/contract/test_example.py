@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from contract.harness import Cluster
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "normalize"

@@ -4,6 +4,7 @@ again: by the scheduler's own list no task was submitted twice, and none is miss
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
 
 from contract import killed
-from contract.harness import Cluster
+from contract.harness import Cluster, until
 from hpcpipe.run import Run
 from hpcpipe.schedulers.local.spool import Spool
 
@@ -90,6 +94,33 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
         assert report.finished, name
         assert not report.failures, name
         assert not report.adrift, name
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("which", [0, 1], ids=["the held one", "the dependent one"])
+def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
+    slurm: Cluster, which: int
+) -> None:
+    slow, begun = slurm.home / "slow", slurm.home / "begun"
+    wait = f"if [ -e '{slow}' ]; then touch '{begun}'; sleep 6; fi"
+    shim = slurm.write("sbatch", f'#!/bin/sh\n{wait}\nexec {shutil.which("sbatch")} "$@"\n')
+    shim.chmod(0o755)
+    whole, one = (user(slurm, number) for number in (1, 2))
+    one = replace(one, changed={"PATH": f"{slurm.home}:{os.environ['PATH']}"})
+    assert submit(whole, 0) == 0
+    steps = (whole.home / "steps").read_text().splitlines()
+    started = [at for at, step in enumerate(steps, 1) if step == "has started a command"]
+    slow.touch()
+    assert submit(one, started[which]) == -signal.SIGKILL
+    until(begun.exists)
+    slow.unlink()
+    one.hpcpipe("submit", "flow.py")
+    assert one.finish()["failures"] == []
+    names = {f"killed-{os.getpid()}-2": one}
+    until(lambda: all(words.total() > len(TASKS) for words in by_slurm(names).values()))
+    one.hpcpipe("submit", "flow.py")
+    until(lambda: not any(words.keys() & LIVE for words in by_slurm(names).values()))
+    assert sorted((one.home / "ran").read_text().split()) == TASKS
 
 
 def when_settled(ask: Callable[[Users], Told], names: Users) -> Told:
