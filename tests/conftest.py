@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,18 @@ def slurm(tmp_path: Path) -> Cluster:
 def bench(cluster: Cluster) -> Bench:
     """Each scheduler's adapter in turn, with a run folder."""
     return Bench(cluster, cluster.home / "run")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Give all tests that are skipped for want of a Slurm one place, so that one line tells of
+    them."""
+    report = yield
+    if item.get_closest_marker("slurm") and isinstance(report.longrepr, tuple):
+        report.longrepr = ("tests/clusters/slurm.sh", 1, report.longrepr[2])
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

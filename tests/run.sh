@@ -21,7 +21,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   # The tests work on a copy that belongs to that user; the checkout may be where it cannot look.
   copy=$(mktemp -d /tmp/hpcpipe-tests.XXXXXX)
   trap 'rm -rf "$copy"' EXIT
-  tar -cf - --exclude=.venv --exclude=.git --exclude=norm_workdir . | tar -xf - -C "$copy"
+  tar -cf - --exclude=.venv --exclude=.git --exclude=./build --exclude=norm_workdir . | tar -xf - -C "$copy"
   chown -R "$HPCPIPE_TEST_USER" "$copy"
   cd "$copy"
   as_user="runuser -u $HPCPIPE_TEST_USER -- env HOME=$home"

@@ -51,7 +51,7 @@ def slurm_missing() -> str:
 def need(scheduler: str) -> None:
     """Skip the test if it needs a Slurm and there is none; where nothing may be skipped, fail."""
     if scheduler == "slurm" and (missing := slurm_missing()):
-        said = f"all that needs a real Slurm (tests/clusters/slurm.sh up): {missing}"
+        said = f"all tests that need a real Slurm: {missing}"
         if os.environ.get("HPCPIPE_TEST_STRICT") == "1":
             pytest.fail(f"{said}; HPCPIPE_TEST_STRICT=1 lets nothing be skipped", pytrace=False)
         pytest.skip(said)

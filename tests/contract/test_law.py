@@ -218,6 +218,7 @@ def test_a_host_without_the_schedulers_commands_is_no_login_node(
         VERBS[verb](Bench(Cluster("slurm", tmp_path), tmp_path / "run"))
 
 
+@pytest.mark.slurm
 def test_a_word_never_seen_is_unknown_and_kept(slurm: Cluster) -> None:
     def of_the_future(argv: Sequence[str], cwd: Path | None) -> Done:
         done = run_command(argv, cwd)

@@ -115,6 +115,15 @@ def watched(cluster: Cluster) -> tuple[Cluster, Path]:
     return replace(cluster, changed={"PATH": f"{shims}:{os.environ['PATH']}"}), log
 
 
+def accounted(*jobs: str) -> dict[str, tuple[str, str]] | None:
+    """Say when each element started and ended, once Slurm's accounting knows of all."""
+    argv = ["sacct", "-nPX", f"--jobs={','.join(jobs)}", "--format=JobID,Start,End,State"]
+    done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60)
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    times = {element: (start, end) for element, start, end, word in rows if word == "COMPLETED"}
+    return times if len(times) == len(jobs) * COUNT else None
+
+
 def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
     watched: tuple[Cluster, Path],
 ) -> None:
@@ -131,6 +140,11 @@ def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
     report = cluster.finish(seconds=180)
     done = {"all": COUNT, "done": COUNT}
     assert report["nodes"] == {"first": done, "second": done}, report["failures"][:3]
+    if cluster.name == "slurm":
+        first, second = re.findall(r"\d+", said.partition("in 2 calls: slurm ")[2])[:2]
+        times = until(lambda: accounted(first, second))
+        for index in range(COUNT):
+            assert times[f"{second}_{index}"][0] >= times[f"{first}_{index}"][1]
     made = [path for path in (cluster.home / "runs").rglob("*") if path.is_file()]
     assert len(made) <= 2 * 2 * COUNT + 10
     assert results(cluster, "second") == {str(n): (n + 1) * 2 for n in range(COUNT)}
@@ -245,6 +259,7 @@ def test_a_map_run_again_runs_only_what_is_missing(cluster: Cluster) -> None:
     assert "Nothing to submit." in cluster.hpcpipe(*words, "c").stdout
 
 
+@pytest.mark.slurm
 def test_a_refused_account_is_named_and_what_is_suggested_ends_green(slurm: Cluster) -> None:
     slurm.write("gathered.py", GATHERED)
     refused = slurm.hpcpipe("submit", "--account", "nobodys", "gathered.py", status=5).stderr
