@@ -389,3 +389,34 @@ def test_the_claim_of_a_job_that_is_gone_is_lifted_and_that_of_a_live_one_is_not
     four.scheduler.says["4"] = CANCELLED
     four.submit()
     assert [claim.exists() for claim in claims] == [True, False, False]
+
+
+def test_a_task_that_changed_while_it_was_queued_is_replaced_and_others_are_left_alone(
+    lab: Lab,
+) -> None:
+    lab.workflow.command("echo {n}", n=each([1, 2, 3], axis="n"), name="say")
+    lab.submit()
+    lab.workflow.nodes.clear()
+    lab.workflow.command("echo -n {n}", n=each([2, 3, 4], axis="n"), name="say")
+    lab.submit()
+    fake = lab.scheduler
+    assert [one for one, word in fake.says.items() if word is CANCELLED] == ["1_1", "1_2"]
+    assert [one for one, word in fake.says.items() if word in LIVE] == ["1_0", "2_0", "2_1", "2_2"]
+
+
+def test_a_job_that_arrives_after_it_was_given_up_is_cancelled_unrun(four: Lab) -> None:
+    def die(step: str) -> None:
+        if step == "submit":
+            raise Killed
+
+    four.scheduler.hook = die
+    with pytest.raises(Killed):
+        four.submit()
+    four.scheduler.hook = lambda _: None
+    four.submit()  # gives up the first intent, and hands all over anew
+    lost = next(one for one in Ledger(four.rundir.ledger).read().void())
+    script = four.rundir.batches / f"{lost.batch}.sh"
+    late = four.scheduler.submit(script, token=lost.token, held=True)
+    four.submit()
+    assert late not in four.scheduler.live
+    check_complete(four)
