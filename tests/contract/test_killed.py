@@ -4,6 +4,7 @@ again: by the scheduler's own list no task was submitted twice, and none is miss
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -49,11 +50,11 @@ LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
 TASKS = ["first/1", "first/2", "second/1", "second/2"]
 
 
-def user(cluster: Cluster, number: int) -> Cluster:
-    """Make a user with a workflow of a name that nobody else has, nor had before."""
-    one = Cluster(cluster.name, cluster.home / str(number))
+def user(cluster: Cluster) -> Cluster:
+    """Make a user in a folder of the name of their workflow, which nobody has or ever had."""
+    name = f"killed-{secrets.token_hex(8)}"
+    one = Cluster(cluster.name, cluster.home / name)
     one.home.mkdir()
-    name = f"killed-{os.getpid()}-{number}"
     one.write("flow.py", WORKFLOW.format(ran=str(one.home / "ran"), name=name))
     return one
 
@@ -76,16 +77,16 @@ def submit_killed(one: Cluster, kill_at: int, twice: bool) -> None:
 
 
 def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cluster) -> None:
-    whole = user(cluster, 0)
+    whole = user(cluster)
     assert submit(whole, 0) == 0
     steps = (whole.home / "steps").read_text().splitlines()
     lines = [at for at, step in enumerate(steps, 1) if step.endswith("ledger.jsonl")]
     assert len(lines) == 6, "run, twice submitting and submitted, released: are these not all?"
     kills = range(1, lines[-1] + 3)  # and after the last line was written
-    users = [user(cluster, number) for number in kills]
+    users = [user(cluster) for _ in kills]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(submit_killed, users, kills, [kill >= lines[0] for kill in kills]))
-    names = {f"killed-{os.getpid()}-{number}": one for number, one in enumerate([whole, *users])}
+    names = {one.home.name: one for one in (whole, *users)}
     told = when_settled({"local": by_spools, "slurm": by_slurm}[cluster.name], names)
     assert told == {name: Counter({"COMPLETED": len(TASKS)}) for name in names}
     for name, one in names.items():
@@ -105,7 +106,7 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     wait = f"if [ -e '{slow}' ]; then touch '{begun}'; sleep 6; fi"
     shim = slurm.write("sbatch", f'#!/bin/sh\n{wait}\nexec {shutil.which("sbatch")} "$@"\n')
     shim.chmod(0o755)
-    whole, one = (user(slurm, number) for number in (1, 2))
+    whole, one = user(slurm), user(slurm)
     one = replace(one, changed={"PATH": f"{slurm.home}:{os.environ['PATH']}"})
     assert submit(whole, 0) == 0
     steps = (whole.home / "steps").read_text().splitlines()
@@ -116,7 +117,7 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     slow.unlink()
     one.hpcpipe("submit", "flow.py")
     assert one.finish()["failures"] == []
-    names = {f"killed-{os.getpid()}-2": one}
+    names = {one.home.name: one}
     until(lambda: all(words.total() > len(TASKS) for words in by_slurm(names).values()))
     one.hpcpipe("submit", "flow.py")
     until(lambda: not any(words.keys() & LIVE for words in by_slurm(names).values()))
