@@ -21,15 +21,13 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
         status = partial(use, HPCPIPE, "status", "--fresh", cwd=folder, env=slurm.env)
         call = partial(use, "env", "squeue", env=slurm.env)
         run = folder / "runs" / "noop"
-
         slurm.have_queued(measure.jobs_of(run), half)
-        ours, asking, floor = in_turns(turns, status, call, bare_python)
-        less = [whole - part for whole, part in zip(ours, asking, strict=True)]
-        yield compare("status, all of it queued", "cpu", ours, floor)
-        yield compare("its call of squeue, alone", "cpu", asking, floor)
-        yield compare("status without that call", "cpu", less, floor, 6)
-
-        measure.finish(run, "first")
+        for what in ("all of it queued", "half of it queued"):
+            ours, asking, floor = in_turns(turns, status, call, bare_python)
+            less = [whole - part for whole, part in zip(ours, asking, strict=True)]
+            yield compare(f"status, {what}", "cpu", ours, floor)
+            yield compare(f"status, {what}, less its squeue", "cpu", less, floor, 6)
+            measure.finish(run, "first")
         measure.finish(run, "second")
         ours, floor = in_turns(turns, status, bare_python)
         yield compare("status, all of it done", "cpu", ours, floor, 6)

@@ -1,0 +1,98 @@
+"""Slurm's adapter against what a real Slurm 22.05.8 printed (tests/golden/outputs/slurm)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable
+from hpcpipe.model import After, JobStatus, Reason, State
+from hpcpipe.schedulers.base import Done
+from hpcpipe.schedulers.slurm import Slurm, spread
+
+OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "slurm"
+NO_ACCOUNTING = "Slurm accounting storage is disabled"
+
+
+def slurm(*answers: tuple[int, str, str]) -> Slurm:
+    """Make an adapter whose commands get these answers, in turn."""
+    left = list(answers)
+
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        del cwd
+        return Done(tuple(argv), *left.pop(0))
+
+    return Slurm(run)
+
+
+def test_the_accounting_tells_each_end_apart() -> None:
+    ends = slurm((0, (OUTPUTS / "sacct.txt").read_text(), "")).account(["62"], 0)
+    assert {job: (end.reason, end.signal, end.max_memory) for job, end in ends.items()} == {
+        "62": (Reason.TIME, None, 3),
+        "105_1": (Reason.CANCELLED, None, 3),
+        "105_2": (Reason.CANCELLED, None, 3),
+        "105_3": (Reason.CANCELLED, None, 3),
+        "108": (Reason.MEMORY, 9, 309),  # OverMemoryKill: more than the 100M it asked for
+        "110": (Reason.CANCELLED, None, None),
+        "26547": (Reason.NODE, None, None),
+    }
+
+
+def test_without_accounting_the_controllers_memory_is_read() -> None:
+    text = (OUTPUTS / "scontrol.txt").read_text()
+    adapter = slurm((1, "", NO_ACCOUNTING), (0, text, ""))
+    ends = adapter.account(["26562", "26786", "26546", "26543"], 0)
+    assert {job: (end.reason, end.exit_code, end.wall) for job, end in ends.items()} == {
+        "26562_0": (None, 0, 0.0),
+        "26786_4": (Reason.EXIT, 3, 0.0),
+        "26546_2": (Reason.CANCELLED, 0, 0.0),
+        "26543_4": (Reason.TIME, 1, 75.0),
+    }
+
+
+def test_array_rows_are_spread_and_held_ones_are_told() -> None:
+    statuses = slurm((0, "29634_[0-2,9%2]|PENDING|JobHeldUser\n7|ODD|None\n", "")).poll(["29634"])
+    held = JobStatus(State.HELD, "PENDING", "JobHeldUser")
+    assert statuses == {
+        **dict.fromkeys(("29634_0", "29634_1", "29634_2", "29634_9"), held),
+        "7": JobStatus(State.UNKNOWN, "ODD"),
+    }
+    assert list(spread("8_[1-7:3]")) == ["8_1", "8_4", "8_7"]
+
+
+def test_dependencies_of_a_kind_are_joined_by_colons() -> None:
+    after = [After("7", "each"), After("8"), After("9", element=4), After("6", "each")]
+    words = Slurm().submit_command(Path("run/batches/x.sh"), after, token="t", held=True)
+    assert "--dependency=aftercorr:7:6,afterok:8:9_4" in words
+    assert {"--hold", "--kill-on-invalid-dep=yes", "batches/x.sh"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "job"),
+    [((0, "4711\n", ""), "4711"), ((0, "a plugin's chatter\n4711;lab\n", ""), "4711")],
+)
+def test_the_id_is_the_last_line_of_what_sbatch_prints(
+    answer: tuple[int, str, str], job: str
+) -> None:
+    assert slurm(answer).submit(Path("run/batches/x.sh"), token="t") == job
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ((0, "", ""), SchedulerError),
+        ((0, "Submitted, somehow", ""), SchedulerError),
+        ((1, "", "sbatch: error: Invalid partition name specified"), SchedulerError),
+        ((1, "", "sbatch: error: Unable to contact slurm controller"), SchedulerUnavailable),
+        ((1, "", "sbatch: error: Batch job submission failed: Socket timed out"),
+         SchedulerUnavailable),
+    ],
+)  # fmt: skip
+def test_no_id_a_refusal_and_silence_are_three_things(
+    answer: tuple[int, str, str], error: type[SchedulerError]
+) -> None:
+    with pytest.raises(SchedulerError) as raised:
+        slurm(answer).submit(Path("run/batches/x.sh"), token="t")
+    assert type(raised.value) is error
