@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from hpcpipe.asking import Answer, ask
 from hpcpipe.ledger import History, Ledger, Submission
@@ -25,7 +26,7 @@ BLOCKED_BY = "waits for "  # then the task's name
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: a large run makes many, and that takes twice as long
 class Place:
     """Where a task was submitted last: its batch, array index, element id, and attempt (from 1)."""
 
@@ -36,8 +37,7 @@ class Place:
     attempt: int
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What is known of one task that is not good."""
 
     node: str
@@ -47,7 +47,7 @@ class Task:
     reason: Reason | None = None
     words: str = ""  # the error, or why it waits
     place: Place | None = None
-    outcome: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Mapping[str, Any] = MappingProxyType({})
     end: JobEnd | None = None
 
     @property

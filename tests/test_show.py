@@ -180,7 +180,7 @@ def test_the_status_of_100_000_tasks_fits_one_screen() -> None:
 OUTCOME = {"host": "node17", "max_memory": 4096 * 1024, "wall": 3725.0, "cpu": 3700.25, "exit": 9}
 EXPLAINED: dict[str, tuple[Task, Report, dict[str, Any]]] = {
     "failed": (
-        replace(CAUSES[0], place=placed("4712_54", attempt=2), outcome=OUTCOME),
+        CAUSES[0]._replace(place=placed("4712_54", attempt=2), outcome=OUTCOME),
         FAILED,
         {
             "inputs": ["image    T1/SAD07.nii  9 MB", "mask     T1/SAD07_mask.nii  missing"],
@@ -190,8 +190,7 @@ EXPLAINED: dict[str, tuple[Task, Report, dict[str, Any]]] = {
         },
     ),
     "by-the-accounting": (
-        replace(
-            CAUSES[5],
+        CAUSES[5]._replace(
             place=placed("4712_58"),
             end=JobEnd("TIMEOUT", Reason.TIME, max_memory=812, wall=7201.0, host="node17"),
         ),
