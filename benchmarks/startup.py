@@ -22,15 +22,16 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
         call = partial(use, "env", "squeue", env=slurm.env)
         run = folder / "runs" / "noop"
         slurm.have_queued(measure.jobs_of(run), half)
-        for what in ("all of it queued", "half of it queued"):
+        for what in ("all queued", "half queued"):
             ours, asking, floor = in_turns(turns, status, call, bare_python)
             less = [whole - part for whole, part in zip(ours, asking, strict=True)]
-            yield compare(f"status, {what}", "cpu", ours, floor)
-            yield compare(f"status, {what}, less its squeue", "cpu", less, floor, 6)
+            yield compare(f"status of {size:,} tasks, {what}", "cpu", ours, floor)
+            name = f"status of {size:,} tasks, {what}, less its squeue"
+            yield compare(name, "cpu", less, floor, 6)
             measure.finish(run, "first")
         measure.finish(run, "second")
         ours, floor = in_turns(turns, status, bare_python)
-        yield compare("status, all of it done", "cpu", ours, floor, 6)
+        yield compare(f"status of {size:,} tasks, all done", "cpu", ours, floor, 6)
 
 
 if __name__ == "__main__":

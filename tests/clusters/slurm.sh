@@ -134,8 +134,16 @@ add_accounts() {
         fail "slurmdbd did not take the accounts" "$dir/log/accounts.log" "$dir/log/slurmdbd.log"
 }
 
+# After a machine went down under a running cluster, slurmctld still believes in the jobs of that
+# time: nobody runs them any more, but they hold cores until their time limit.
+forget_the_dead() {
+    squeue -ho %A | sort -u | timeout 60 xargs -r scancel || true
+    await "jobs of an earlier time do not end" "$dir/log/slurmctld.log" no_jobs
+}
+no_jobs() { [ -z "$(timeout 10 squeue -ho %A || echo unknown)" ]; }
+
 up() {
-    local node
+    local node began=
     mkdir -p "$dir/log" && touch "$dir/made-by-slurm.sh"
     install_packages
     use_loopback
@@ -146,6 +154,7 @@ up() {
     MYSQL_UNIX_PORT=$dir/sql/socket start slurmdbd --
     await "slurmdbd is silent" "$dir/log/slurmdbd.log" dbd_answers
     add_accounts
+    ctld_answers || began=yes
     start slurmctld --
     await "slurmctld is silent" "$dir/log/slurmctld.log" ctld_answers
     for node in "${nodes[@]}"; do start "slurmd-$node" -- -N "$node"; done
@@ -153,6 +162,7 @@ up() {
     sinfo -hNp short -t down,drain -o 'nodename=%N' |
         xargs -rn1 scontrol update state=resume || true
     await "a node is not up" "$dir/log/slurmctld.log" nodes_up
+    [ -z "$began" ] || forget_the_dead
     status
 }
 
