@@ -53,16 +53,26 @@ class Edge:
     """How a node's tasks need those of an upstream node: a mapping, not a list of pairs.
 
     Task *i* needs the upstream tasks ``base[i] + offset`` for every offset: one offset where
-    values pass one to one (or are broadcast), several where axes are gathered.
+    values pass one to one (or are broadcast), several where axes are gathered. Where ``starts`` is
+    given, nothing is regular: it needs ``base[starts[i]:starts[i + 1]]``.
     """
 
     upstream: str
     base: Sequence[int]
-    offsets: Sequence[int]
+    offsets: Sequence[int] = (0,)
+    starts: Sequence[int] | None = None
 
-    def parents(self, index: int) -> list[int]:
+    @property
+    def single(self) -> bool:
+        """Tell whether every task needs exactly one."""
+        return self.starts is None and len(self.offsets) == 1
+
+    def parents(self, index: int) -> Sequence[int]:
         """List the flat indices of the upstream tasks that a task needs."""
-        return [self.base[index] + offset for offset in self.offsets]
+        if self.starts is not None:
+            return self.base[self.starts[index] : self.starts[index + 1]]
+        first = self.base[index]
+        return [first + offset for offset in self.offsets]
 
 
 def make_edge(

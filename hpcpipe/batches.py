@@ -19,51 +19,11 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from hpcpipe.axes import Edge
+from hpcpipe.batch import Batch, Limits, Standing, Wait
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import NodePlan, Plan
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A job of an earlier submission that tasks still to run depend on."""
-
-    job: str
-
-
-@dataclass(frozen=True)
-class Wait:
-    """One dependency of a batch: on another batch, by number, or on a standing job."""
-
-    on: int | Standing
-    kind: Literal["each", "all"] = "all"
-    element: int | None = None
-    relaxed: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What one submit command takes: tasks of a node, their array indices, what they wait for.
-
-    ``indices`` are the scheduler's, in the order of ``tasks``; None for a plain job.
-    """
-
-    node: NodePlan
-    tasks: Sequence[int]
-    indices: Sequence[int] | None
-    resources: Resources
-    waits: tuple[Wait, ...]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the site allows: elements in one array (0: no arrays), scheduler calls in all."""
-
-    array_size: int = 1000
-    calls: int = 200
 
 
 def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:
@@ -80,7 +40,7 @@ def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tupl
             cut = cutter.cut(tasks, axes) if size > 1 else cutter.singly(tasks)
             for part, waits, pivot in cut:
                 for chunk, indices in _chunks(part, pivot, size, capabilities.first_index):
-                    batch = Batch(node, chunk, indices, resources, waits)
+                    batch = Batch((node,), chunk, indices, resources, waits)
                     places[name].put(batch, len(batches))
                     batches.append(batch)
     return tuple(batches)
@@ -134,7 +94,7 @@ def _split_axes(plan: Plan, node: NodePlan, splits: int) -> Sequence[int] | None
     """
     for other in plan.nodes.values():
         for edge in other.edges:
-            if edge.upstream != node.node.name or len(edge.offsets) == 1:
+            if edge.upstream != node.node.name or edge.single or edge.starts:
                 continue
             parts = set(edge.base)
             if 1 < len(parts) <= splits:
@@ -162,8 +122,8 @@ class _Cutter:
         splits: int,
     ) -> None:
         self._splits = splits
-        self._single = [(e, places[e.upstream]) for e in node.edges if len(e.offsets) == 1]
-        self._many = [(e, places[e.upstream]) for e in node.edges if len(e.offsets) > 1]
+        self._single = [(e, places[e.upstream]) for e in node.edges if e.single]
+        self._many = [(e, places[e.upstream]) for e in node.edges if not e.single]
         self._batches = batches
         self._can = capabilities
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcpipe.axes import label
-from hpcpipe.batches import Batch, Limits, make_batches
+from hpcpipe.batch import Batch, Limits
+from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.files import Files
 from hpcpipe.ledger import History, Ledger, Submission
@@ -113,7 +114,7 @@ def _prepare(
     try:
         where = route(batch.resources, site)
     except ConfigError as error:
-        raise ConfigError(f"{batch.node.node.name}: {error}") from error
+        raise ConfigError(f"{batch.nodes[0].node.name}: {error}") from error
     taskfile = writer.write(batch)
     job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd)
     return Prepared(batch, taskfile.batch, where, render(job, site), taskfile.content)

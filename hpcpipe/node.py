@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from hpcpipe.axes import Axis, size
+from hpcpipe.axes import Axis, Edge, size
 from hpcpipe.errors import ConfigError, WorkflowError, near
 from hpcpipe.model import Resources
 
@@ -107,6 +107,8 @@ class Node:
     resources: Resources
     folder: bool
     after: tuple[Output, ...] = ()
+    links: tuple[Edge, ...] = ()  # tasks of other nodes to wait for, one by one
+    seconds: Sequence[float] | None = None  # how long each task is thought to take
 
     def __getitem__(self, part: str | int) -> Output:
         return Output(self)[part]

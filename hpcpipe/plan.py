@@ -113,7 +113,7 @@ def make_plan(
         edges = tuple(
             make_edge(node.axes, output.node.name, output.node.axes, output.gathered)
             for output in node.upstreams
-        )
+        ) + tuple(node.links)
         keys = _keys(node, edges, nodes, digests)
         nodes[node.name] = _with_fates(node, keys, edges, (known or {}).get(node.name, Known()))
     return Plan(workflow, own, nodes, resources or Resources(), digests.files.known)
@@ -141,16 +141,14 @@ def _keys(
 ) -> bytes:
     start = blake2b(_node_digest(node, digests), digest_size=SIZE)
     columns = _axis_columns(node, digests)
-    parents = [(edge.base, edge.offsets, upstream[edge.upstream].keys) for edge in edges]
+    parents = [(edge, upstream[edge.upstream].keys) for edge in edges]
     keys = bytearray()
     for index, place in enumerate(_places(columns)):
         state = start.copy()
         state.update(place)
-        for base, offsets, above in parents:
-            first = base[index] * SIZE
-            for offset in offsets:
-                at = first + offset * SIZE
-                state.update(above[at : at + SIZE])
+        for edge, above in parents:
+            for parent in edge.parents(index):
+                state.update(above[parent * SIZE : parent * SIZE + SIZE])
         keys += state.digest()
     return bytes(keys)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hpcpipe.axes import label
-from hpcpipe.batches import Standing, Wait
+from hpcpipe.batch import Standing, Wait
 from hpcpipe.draft import Draft
 from hpcpipe.model import ranges
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN
@@ -76,7 +76,9 @@ def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
     for prepared in draft.prepared:
         route = prepared.route
         why = f"; queue {route.why}" if route.queue else ""
-        asked[prepared.batch.node.node.name, str(route.resources), why] += len(prepared.batch.tasks)
+        asked[prepared.batch.nodes[0].node.name, str(route.resources), why] += len(
+            prepared.batch.tasks
+        )
     for (name, resources, why), count in asked.items():
         yield f"  {name}: {count}, each {resources}{why}"
     scheduler = draft.site.scheduler
@@ -111,7 +113,7 @@ def plan_json(draft: Draft) -> dict[str, Any]:
                 "resources": vars(prepared.route.resources),
                 "tasks": [
                     {"node": node.name, "label": label(node.axes, task)}
-                    for node in [prepared.batch.node.node]
+                    for node in [prepared.batch.nodes[0].node]
                     for task in prepared.batch.tasks
                 ],
             }

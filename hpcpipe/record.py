@@ -128,7 +128,7 @@ def write_record(rundir: RunDir, record: RunRecord) -> None:
             node.name,
             [(axis.name, axis.labels) for axis in node.axes],
             node.keys,
-            [(edge.upstream, edge.base, edge.offsets) for edge in node.edges],
+            [(edge.upstream, edge.base, edge.offsets, edge.starts) for edge in node.edges],
             vars(node.resources),
             str(node.folder) if node.folder else None,
         )

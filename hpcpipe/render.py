@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 
 from hpcpipe import __version__, worker
-from hpcpipe.batches import Batch
+from hpcpipe.batch import Batch
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import ranges
 from hpcpipe.routing import Route
@@ -65,7 +65,7 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
     indices = batch.indices or ()
     runs = list(ranges(indices))
     queue, asked = route.queue, route.resources
-    node = batch.node.node
+    node = batch.nodes[0].node
     return Job(
         id=batch_id,
         name=f"{node.name}.{workflow}",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpcpipe.batches import Standing
+from hpcpipe.batch import Standing
 from hpcpipe.draft import Draft, Prepared, scheduler_options
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import History, Ledger, Submission
@@ -160,7 +160,7 @@ def _hint(error: SchedulerError, scheduler: Scheduler) -> str:
 
 
 def _refusal(error: SchedulerError, prepared: Prepared, hint: str) -> str:
-    node = prepared.batch.node.node.name
+    node = prepared.batch.nodes[0].node.name
     said = f"{error}\nRefused: batch {prepared.id} of node {node} ({prepared.route.resources})"
     if prepared.route.queue:
         said += f" for queue {prepared.route.queue.name}"
@@ -204,8 +204,8 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
     batches = [
         BatchRecord(
             prepared.id,
-            prepared.batch.node.node.name,
-            b"".join(bytes.fromhex(prepared.batch.node.key(t)) for t in prepared.batch.tasks),
+            prepared.batch.nodes[0].node.name,
+            b"".join(bytes.fromhex(prepared.batch.nodes[0].key(t)) for t in prepared.batch.tasks),
             prepared.batch.indices,
             prepared.route.resources,
             prepared.route.queue.name if prepared.route.queue else None,

@@ -20,7 +20,7 @@ from typing import Any
 
 from hpcpipe import outcome, worker
 from hpcpipe.axes import folder_name, places
-from hpcpipe.batches import Batch
+from hpcpipe.batch import Batch
 from hpcpipe.command import Command
 from hpcpipe.errors import WorkflowError
 from hpcpipe.files import SIZE
@@ -79,7 +79,7 @@ class TaskWriter:
 
     def write(self, batch: Batch) -> TaskFile:
         """Make a batch's task file; its upstream batches must have been made before."""
-        node = batch.node.node
+        node = batch.nodes[0].node
         make = self._commands if is_static(node) else self._python
         with self._plan.own.by_value():
             content = make(batch)
@@ -99,13 +99,13 @@ class TaskWriter:
     # --- Python -------------------------------------------------------------------------------
 
     def _python(self, batch: Batch) -> bytes:
-        node, own = batch.node.node, self._plan.own
+        node, own = batch.nodes[0].node, self._plan.own
         fixed = {
             name: self._literal(node, name, value)
             for name, value in node.arguments.items()
             if not isinstance(value, Each) and not _has_outputs(value)
         }
-        payloads = [self._payload(batch.node, task, own) for task in batch.tasks]
+        payloads = [self._payload(batch.nodes[0], task, own) for task in batch.tasks]
         index = b""
         offset = 0
         for payload in payloads:
@@ -195,7 +195,7 @@ class TaskWriter:
     # --- commands -----------------------------------------------------------------------------
 
     def _commands(self, batch: Batch) -> bytes:
-        lines = [self._line(batch.node, task) for task in batch.tasks]
+        lines = [self._line(batch.nodes[0], task) for task in batch.tasks]
         return f"# run {self._run}\n".encode() + b"".join(
             line.encode("utf-8", "surrogateescape") for line in lines
         )

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpipe import Workflow, each
-from hpcpipe.batches import Batch, Limits, Standing, make_batches
+from hpcpipe.batch import Batch, Limits, Standing
+from hpcpipe.batches import make_batches
 from hpcpipe.model import Capabilities, Resources, ranges
 from hpcpipe.node import Node, Output
 from hpcpipe.plan import DONE, InFlight, Known, Plan, make_plan
@@ -56,7 +57,9 @@ class Study:
 
 def spelled(batches: Sequence[Batch]) -> list[str]:
     """Say a batch in one line: ``b 0-3 each 0`` is an array that goes along batch 0."""
-    return [" ".join((batch.node.node.name, _indices(batch), *_waits(batch))) for batch in batches]
+    return [
+        " ".join((batch.nodes[0].node.name, _indices(batch), *_waits(batch))) for batch in batches
+    ]
 
 
 def _indices(batch: Batch) -> str:
@@ -321,14 +324,14 @@ def test_whatever_the_workflow_every_task_runs_once_and_after_what_it_needs(
         for task, place in node.in_flight.items():
             where[name, task] = Standing(place.job), place.index
     for number, batch in enumerate(batches):
-        name = batch.node.node.name
+        name = batch.nodes[0].node.name
         assert all(isinstance(w.on, Standing) or w.on < number for w in batch.waits)
         assert len(set(batch.waits)) == len(batch.waits)
         check_array(batch, can, limits)
         for position, task in enumerate(batch.tasks):
             assert (name, task) not in where, "in two batches"
             where[name, task] = number, batch.indices[position] if batch.indices else None
-            assert batch.resources == plan.asked(batch.node, task)
+            assert batch.resources == plan.asked(batch.nodes[0], task)
             check_needs(plan, batch, where, task)
     for name, node in plan.nodes.items():
         placed = {task for other, task in where if other == name}
@@ -355,7 +358,7 @@ def check_needs(
 ) -> None:
     """All that a task needs, and that is not done, its batch waits for."""
     own = batch.indices[list(batch.tasks).index(task)] if batch.indices else None
-    for upstream, parent in needs(batch.node.node, task):
+    for upstream, parent in needs(batch.nodes[0].node, task):
         if plan.nodes[upstream].fates[parent] == DONE:
             continue
         on, index = where[upstream, parent]
@@ -364,7 +367,7 @@ def check_needs(
             and (wait.kind == "all" if wait.kind == "all" else index is not None and index == own)
             and wait.element in (None, index)
             for wait in batch.waits
-        ), f"{batch.node.node.name} {task} does not wait for {upstream} {parent}"
+        ), f"{batch.nodes[0].node.name} {task} does not wait for {upstream} {parent}"
 
 
 def check_exactness(
@@ -375,7 +378,7 @@ def check_exactness(
     """What waits for more than each of its tasks needs says that it is relaxed."""
     at = {place: task for task, place in where.items()}
     for batch in batches:
-        wanted = [needs(batch.node.node, task) for task in batch.tasks]
+        wanted = [needs(batch.nodes[0].node, task) for task in batch.tasks]
         for wait in batch.waits:
             assert can.elementwise or wait.kind == "all"
             assert can.element_dependency or wait.element is None
@@ -388,6 +391,6 @@ def check_exactness(
                 continue  # what else that job holds, only its scheduler knows
             else:
                 above = batches[wait.on]
-                named = [{(above.node.node.name, t) for t in above.tasks}] * len(wanted)
+                named = [{(above.nodes[0].node.name, t) for t in above.tasks}] * len(wanted)
             exact = all(one <= all_ for one, all_ in zip(named, wanted, strict=True))
             assert exact or wait.relaxed, (spelled(batches), wait)

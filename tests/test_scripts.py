@@ -15,7 +15,8 @@ import pytest
 from fakes import Lab
 
 from hpcpipe import Workflow, each
-from hpcpipe.batches import Batch, Limits, make_batches
+from hpcpipe.batch import Batch, Limits
+from hpcpipe.batches import make_batches
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render

@@ -1,0 +1,69 @@
+"""What the planner makes: batches, the tasks in their elements, and what each waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcpipe.model import Resources
+from hpcpipe.plan import NodePlan
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job of an earlier submission that tasks still to run depend on."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One dependency of a batch: on another batch, by number, or on a standing job.
+
+    ``relaxed`` says that it waits for more than it needs.
+    """
+
+    on: int | Standing
+    kind: Literal["each", "all"] = "all"
+    element: int | None = None
+    relaxed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one submit command takes: tasks, the elements they are in, and what they wait for.
+
+    ``tasks`` are flat indices within their nodes, in the order in which elements run them; the
+    n-th is of the node ``nodes[which[n]]``, or of the only one. Element e runs the tasks from
+    ``starts[e]`` to ``starts[e + 1]``, one after the other; without ``starts``, one each.
+    ``indices`` are the elements' array indices, ascending; None for a plain job.
+    """
+
+    nodes: tuple[NodePlan, ...]
+    tasks: Sequence[int]
+    indices: Sequence[int] | None
+    resources: Resources
+    waits: tuple[Wait, ...]
+    which: Sequence[int] | None = None
+    starts: Sequence[int] | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has; a plain job has one."""
+        return len(self.tasks) if self.starts is None else len(self.starts) - 1
+
+    def members(self) -> Iterator[tuple[NodePlan, int]]:
+        """Give every task: its node, and its flat index there."""
+        if self.which is None:
+            (node,) = self.nodes
+            return ((node, task) for task in self.tasks)
+        return ((self.nodes[w], task) for w, task in zip(self.which, self.tasks, strict=True))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the site allows: elements in one array (0: no arrays), scheduler calls in all."""
+
+    array_size: int = 1000
+    calls: int = 200
