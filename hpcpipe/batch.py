@@ -63,7 +63,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the site allows: elements in one array (0: no arrays), scheduler calls in all."""
+    """What the site allows: elements in one array (0: no arrays), scheduler calls in all.
+
+    A graph that no axes describe takes at most ``coarse_calls``, and as few as make its makespan
+    no longer than by the part ``slack``. ``cores`` is how many a user has at a time, if known.
+    """
 
     array_size: int = 1000
     calls: int = 200
+    coarse_calls: int = 20
+    slack: float = 0.02
+    cores: int | None = None

@@ -18,16 +18,49 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+from hpcpipe.arrays import make_batch
 from hpcpipe.axes import Edge
 from hpcpipe.batch import Batch, Limits, Standing, Wait
+from hpcpipe.coarse import coarsen
+from hpcpipe.elements import make_elements
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import NodePlan, Plan
 
 
-def make_batches(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:
-    """Compile a plan into batches, upstream ones first."""
+def make_batches(
+    plan: Plan,
+    capabilities: Capabilities,
+    limits: Limits,
+    seconds: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[Batch, ...]:
+    """Compile a plan into batches, upstream ones first.
+
+    ``seconds`` are run times by node, as far as known. They matter where elements have no regular
+    relation, or hold several tasks: then `hpcpipe.coarse` finds arrays that cost little time.
+    """
+    if any(node.links for node in plan.workflow.nodes.values()) or plan.packs:
+        return _coarse(plan, capabilities, limits, seconds or {})
+    return _exact(plan, capabilities, limits)
+
+
+def _coarse(
+    plan: Plan, can: Capabilities, limits: Limits, seconds: Mapping[str, Sequence[float]]
+) -> tuple[Batch, ...]:
+    """Compile a plan whose dependencies no few arrays may keep exactly."""
+    graph = make_elements(plan, seconds, fuse=True)
+    if not len(graph):
+        return ()
+    size = limits.array_size if can.arrays and limits.array_size else 1
+    arrays = coarsen(
+        graph, can, size, calls=limits.coarse_calls, slack=limits.slack, cores=limits.cores
+    ).arrays
+    return tuple(make_batch(graph, one, can) for one in arrays)
+
+
+def _exact(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:
+    """Compile a plan node by node, with exact dependencies as far as its calls suffice."""
     batches: list[Batch] = []
     # Arrays a node may be cut into before its dependencies are relaxed instead.
     splits = max(2, limits.calls // len(plan.nodes))

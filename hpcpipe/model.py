@@ -90,6 +90,7 @@ class Resources:
     gpus: int | None = None
     queue: str | None = None
     account: str | None = None
+    pack: int | None = None  # tasks that one element runs, one after another
 
     @classmethod
     def parse(
@@ -101,9 +102,10 @@ class Resources:
         gpus: int | None = None,
         queue: str | None = None,
         account: str | None = None,
+        pack: int | None = None,
     ) -> Resources:
         """Read resources as users write them; raises ConfigError naming the bad one."""
-        for name, count, least in (("cpus", cpus, 1), ("gpus", gpus, 0)):
+        for name, count, least in (("cpus", cpus, 1), ("gpus", gpus, 0), ("pack", pack, 1)):
             if count is not None and (type(count) is not int or count < least):
                 raise ConfigError(f"{name}={count!r}: give a whole number, at least {least}")
         for name, word in (("queue", queue), ("account", account)):
@@ -118,6 +120,7 @@ class Resources:
             gpus=gpus,
             queue=queue,
             account=account,
+            pack=pack,
         )
 
     def over(self, below: Resources) -> Resources:
@@ -231,6 +234,7 @@ class Capabilities:
     sparse: bool = True  # arrays over any set of indices, not only first..last
     hold: bool = True  # submit held, release later
     first_index: int = 0
+    window: int | None = None  # elements of an After("each") array that are looked at at a time
     no_path: str = r"(?!)"  # what the run folder's path must not hold, as a regular expression
 
 

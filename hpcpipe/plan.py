@@ -75,6 +75,11 @@ class Plan:
         """Count the tasks of one fate."""
         return sum(node.fates.count(fate) for node in self.nodes.values())
 
+    @property
+    def packs(self) -> bool:
+        """Tell whether tasks of some node are to be packed, several in an element."""
+        return any((self.asked(node).pack or 1) > 1 for node in self.nodes.values())
+
     def asked(self, node: NodePlan, index: int | None = None) -> Resources:
         """Say what a task asks for: its node's resources, those of this plan, what was raised."""
         asked = node.node.resources
@@ -117,6 +122,13 @@ def make_plan(
         keys = _keys(node, edges, nodes, digests)
         nodes[node.name] = _with_fates(node, keys, edges, (known or {}).get(node.name, Known()))
     return Plan(workflow, own, nodes, resources or Resources(), digests.files.known)
+
+
+def is_static(node: Node) -> bool:
+    """Tell whether a command's words are known before anything runs, so that sh can run it."""
+    return isinstance(node.call, Command) and all(
+        is_static(output.node) for output in node.upstreams if output not in node.after
+    )
 
 
 def _with_fates(node: Node, keys: bytes, edges: tuple[Edge, ...], known: Known) -> NodePlan:

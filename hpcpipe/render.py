@@ -19,9 +19,9 @@ from hpcpipe import __version__, worker
 from hpcpipe.batch import Batch
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import ranges
+from hpcpipe.plan import is_static
 from hpcpipe.routing import Route
 from hpcpipe.site import Site
-from hpcpipe.taskfile import is_static
 
 _CODES = {
     "upstream_failed": worker.UPSTREAM_FAILED,

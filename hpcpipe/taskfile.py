@@ -27,7 +27,7 @@ from hpcpipe.files import SIZE
 from hpcpipe.functions import Own, pickle_value
 from hpcpipe.mapped import Each
 from hpcpipe.node import Node, Output
-from hpcpipe.plan import NodePlan, Plan, file_like
+from hpcpipe.plan import NodePlan, Plan, file_like, is_static
 from hpcpipe.rundir import RunDir
 
 
@@ -57,13 +57,6 @@ class _Gathered:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return outcome.load_values, (self.folder, self.keys, self.select)
-
-
-def is_static(node: Node) -> bool:
-    """Tell whether a command's words are known before anything runs, so that sh can run it."""
-    return isinstance(node.call, Command) and all(
-        is_static(output.node) for output in node.upstreams if output not in node.after
-    )
 
 
 class TaskWriter:

@@ -90,11 +90,15 @@ def test_a_gather_waits_for_the_whole_and_may_wait_for_one_element(bench: Bench)
 
 
 def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> None:
-    above = bench.submit("exit $index", array="0-1", held=True)
+    above = bench.submit(f"{WAIT}wait_for go; exit $index", array="0-1", held=True)
     each = bench.submit("touch each.$index", After(above, "each"), array="0-1")
     last = bench.submit("touch last", After(each), held=True)
     whole = bench.submit("touch whole", After(above))
     bench.scheduler.release([above, last])
+    # Slurm pairs elements as it looks for work. Should `above` fail before its first look, all of
+    # `each` would be cancelled; once it has started `above`, it has looked.
+    until(lambda: [*bench.states(above).values()] == [State.RUNNING] * 2)
+    (bench.folder / "go").touch()
     wanted = [bench.scheduler.element(each, 0), bench.scheduler.element(each, 1), last, whole]
     ends = bench.ends(*wanted)
     assert ends[wanted[0]].reason is None

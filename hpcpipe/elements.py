@@ -1,0 +1,189 @@
+"""The graph of what is to run, element by element, as the planner sees it.
+
+An element is one task, or several that run one after the other on the same cores: a pack of a node
+that asks for it, or a chain of tasks of which each needs only the one before. Everything is in
+columns, by element number; numbers ascend from node to node, upstream ones first.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hpcpipe.batch import Standing
+from hpcpipe.model import Resources
+from hpcpipe.plan import IN_FLIGHT, RUN, NodePlan, Plan, is_static
+
+# What elements of one batch must share: resources, and whether sh or Python runs them.
+Place = tuple[Resources, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """Columns by element: its tasks, place, seconds, parents; and what follows from those.
+
+    ``tasks`` are pairs of a node's number and a flat index in it. ``kinds`` tell elements of
+    different nodes apart. ``standing`` are jobs of earlier submissions to wait for, with the array
+    index, for the few elements that have any. ``depth`` counts the elements before it on the
+    longest way; ``below`` is the seconds from its start to the end of the longest way down.
+    """
+
+    nodes: tuple[NodePlan, ...]
+    tasks: Sequence[Sequence[tuple[int, int]]]
+    places: Sequence[Place]
+    kinds: Sequence[tuple[int, ...]]
+    seconds: Sequence[float]
+    parents: Sequence[Sequence[int]]
+    children: Sequence[Sequence[int]]
+    standing: Mapping[int, frozenset[tuple[Standing, int]]]
+    order: Sequence[int]
+    depth: Sequence[int]
+    below: Sequence[float]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+def make_elements(plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: bool) -> Elements:
+    """Form the elements of a plan; ``seconds`` are run times by node, as far as known.
+
+    ``fuse`` joins chains of tasks with equal resources. A task of unknown run time counts as long
+    as the mean of the known ones.
+    """
+    nodes = tuple(plan.nodes.values())
+    known = [one for column in seconds.values() for one in column]
+    usual = sum(known) / len(known) if known else 1.0
+    tasks: list[tuple[int, int]] = []
+    places: list[Place] = []
+    times: list[float] = []
+    parents: list[list[int]] = []
+    standing: dict[int, set[tuple[Standing, int]]] = {}
+    number_of: dict[str, Sequence[int]] = {}
+    for number, node in enumerate(nodes):
+        numbers = array("q", [-1]) * len(node.fates)
+        number_of[node.node.name] = numbers
+        column = seconds.get(node.node.name)
+        shared = (plan.asked(node), is_static(node.node))
+        above = [(edge, plan.nodes[edge.upstream], number_of[edge.upstream]) for edge in node.edges]
+        for index in node.to_run:
+            element = numbers[index] = len(tasks)
+            tasks.append((number, index))
+            places.append((plan.asked(node, index), shared[1]) if node.raised else shared)
+            times.append(column[index] if column is not None else usual)
+            mine: set[int] = set()
+            for edge, upstream, theirs in above:
+                for parent in edge.parents(index):
+                    if upstream.fates[parent] == RUN:
+                        mine.add(theirs[parent])
+                    elif upstream.fates[parent] == IN_FLIGHT:
+                        place = upstream.in_flight[parent]
+                        at = -1 if place.index is None else place.index
+                        standing.setdefault(element, set()).add((Standing(place.job), at))
+            parents.append(sorted(mine))
+    groups = list(_chains(parents, places, standing)) if fuse else [[t] for t in range(len(tasks))]
+    groups = list(_packs(groups, tasks, places))
+    return _columns(nodes, groups, tasks, places, times, parents, standing)
+
+
+def _chains(
+    parents: Sequence[Sequence[int]], places: Sequence[Place], standing: Mapping[int, object]
+) -> Iterator[list[int]]:
+    """Join tasks of which each is the only one to need the one before, and needs no other."""
+    only: list[int] = [-1] * len(parents)  # the one task that needs it; -2: several do
+    for task, above in enumerate(parents):
+        for parent in above:
+            only[parent] = task if only[parent] == -1 else -2
+    joined = bytearray(len(parents))
+    for task in range(len(parents)):
+        if joined[task]:
+            continue
+        chain = [task]
+        while (below := only[chain[-1]]) >= 0:
+            alike = places[below] == places[task] and below not in standing
+            if len(parents[below]) != 1 or not alike:
+                break
+            chain.append(below)
+            joined[below] = True
+        yield chain
+
+
+def _packs(
+    groups: Sequence[list[int]],
+    tasks: Sequence[tuple[int, int]],
+    places: Sequence[Place],
+) -> Iterator[list[int]]:
+    """Join so many neighbours of a node as it asks to be packed."""
+    pack: list[int] = []
+    for group in groups:
+        size = (places[group[0]][0].pack or 1) if len(group) == 1 else 1
+        same = pack and tasks[pack[0]][0] == tasks[group[0]][0]
+        if pack and not (same and len(pack) < size and places[pack[0]] == places[group[0]]):
+            yield pack
+            pack = []
+        if size == 1:
+            yield group
+        else:
+            pack.extend(group)
+    if pack:
+        yield pack
+
+
+def _columns(
+    nodes: tuple[NodePlan, ...],
+    groups: Sequence[Sequence[int]],
+    tasks: Sequence[tuple[int, int]],
+    places: Sequence[Place],
+    times: Sequence[float],
+    parents: Sequence[Sequence[int]],
+    standing: Mapping[int, set[tuple[Standing, int]]],
+) -> Elements:
+    count = len(groups)
+    of = array("q", bytes(8 * len(tasks)))
+    for element, group in enumerate(groups):
+        for task in group:
+            of[task] = element
+    above: list[list[int]] = []
+    children: list[list[int]] = [[] for _ in range(count)]
+    waits: dict[int, frozenset[tuple[Standing, int]]] = {}
+    for element, group in enumerate(groups):
+        mine = sorted({of[parent] for task in group for parent in parents[task]} - {element})
+        above.append(mine)
+        for parent in mine:
+            children[parent].append(element)
+        if standing and (found := {one for task in group for one in standing.get(task, ())}):
+            waits[element] = frozenset(found)
+    order = _topological(above, children)
+    seconds = [sum(times[task] for task in group) for group in groups]
+    depth = [0] * count
+    below = [0.0] * count
+    for element in order:
+        depth[element] = max((depth[parent] + 1 for parent in above[element]), default=0)
+    for element in reversed(order):
+        longest = max((below[child] for child in children[element]), default=0.0)
+        below[element] = seconds[element] + longest
+    return Elements(
+        nodes,
+        [[tasks[task] for task in group] for group in groups],
+        [places[group[0]] for group in groups],
+        [tuple(dict.fromkeys(tasks[task][0] for task in group)) for group in groups],
+        seconds,
+        above,
+        children,
+        waits,
+        order,
+        depth,
+        below,
+    )
+
+
+def _topological(parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]]) -> list[int]:
+    """Order elements so that each comes after all it needs."""
+    missing = [len(above) for above in parents]
+    order = [element for element, count in enumerate(missing) if not count]
+    for element in order:  # which grows as it is read
+        for child in children[element]:
+            missing[child] -= 1
+            if not missing[child]:
+                order.append(child)
+    return order
