@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from hpcpipe.model import Resources
@@ -52,6 +53,23 @@ class Batch:
     def elements(self) -> int:
         """How many elements it has; a plain job has one."""
         return len(self.tasks) if self.starts is None else len(self.starts) - 1
+
+    @property
+    def name(self) -> str:
+        """Name it after its nodes: ``smooth``, or ``smooth+2`` where there are two more."""
+        more = len(self.nodes) - 1
+        return self.nodes[0].node.name + (f"+{more}" if more else "")
+
+    @property
+    def longest(self) -> int:
+        """How many tasks the element with the most of them has."""
+        return 1 if self.starts is None else max(b - a for a, b in pairwise(self.starts))
+
+    @property
+    def asked(self) -> Resources:
+        """What an element asks for: its tasks' times together, of the rest what one needs."""
+        time = self.resources.time
+        return replace(self.resources, time=time * self.longest) if time else self.resources
 
     def members(self) -> Iterator[tuple[NodePlan, int]]:
         """Give every task: its node, and its flat index there."""

@@ -112,9 +112,9 @@ def _prepare(
     batch: Batch, writer: TaskWriter, site: Site, workflow: Workflow, cwd: str
 ) -> Prepared:
     try:
-        where = route(batch.resources, site)
+        where = route(batch.asked, site)
     except ConfigError as error:
-        raise ConfigError(f"{batch.nodes[0].node.name}: {error}") from error
+        raise ConfigError(f"{batch.name}: {error}") from error
     taskfile = writer.write(batch)
     job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd)
     return Prepared(batch, taskfile.batch, where, render(job, site), taskfile.content)
@@ -130,16 +130,17 @@ def _known(
     """Say of every node which keys are good and which are in flight."""
     if not history.runs:
         return {}
-    listings = {name: rundir.list_results(name) for name in workflow.nodes}
+    listings = rundir.list_all(workflow.nodes)
     open_: dict[str, list[tuple[str, str, InFlight]]] = {}  # by job: node, key, place
     for batch, submission in _accepted(rundir, history):
-        listing = listings.get(batch.node)
-        if listing is None or submission.job is None:
+        if submission.job is None:
             continue
-        for key, index in batch.elements():
-            if key not in listing.good and batch.id not in listing.errors.get(key, ()):
-                place = InFlight(batch.id, submission.job, index)
-                open_.setdefault(submission.job, []).append((batch.node, key, place))
+        for node, key, index in batch.tasks():
+            listing = listings.get(node)
+            if listing is None or key in listing.good or batch.id in listing.errors.get(key, ()):
+                continue
+            place = InFlight(batch.id, submission.job, index, batch.pack(index))
+            open_.setdefault(submission.job, []).append((node, key, place))
     live = scheduler.poll(open_)
     in_flight: dict[str, dict[str, InFlight]] = {name: {} for name in workflow.nodes}
     for job, places in open_.items():

@@ -13,7 +13,7 @@ from hpcpipe.model import State
 from hpcpipe.record import read_record
 from hpcpipe.run import Run
 from hpcpipe.show import explain_lines
-from hpcpipe.status import Task, read_outcome
+from hpcpipe.status import Task
 
 _TAIL = 12  # lines of a log
 
@@ -25,8 +25,8 @@ def find_log(run: Run, name: str) -> Path:
     history = Ledger(run.rundir.ledger).read()
     for number in sorted({one.run for one in history.submissions.values()}, reverse=True):
         for batch in read_record(run.rundir, number).batches.values():
-            if batch.node == node.name and bytes.fromhex(key) in batch.keys:
-                places = dict(batch.elements())
+            if node.name in batch.nodes and bytes.fromhex(key) in batch.keys:
+                places = {found: index for _, found, index in batch.tasks()}
                 if key in places:
                     return run.rundir.log(batch.id, places[key])
     raise UsageError(f"{name}: was never submitted")
@@ -46,7 +46,7 @@ def explain_task(run: Run, name: str) -> Iterator[str]:
     task = next((t for t in report.tasks if t.node == node.name and t.key == key), None)
     facts: dict[str, Any] = {}
     if task is None:
-        outcome = read_outcome(run.rundir, node.name, key, None)
+        outcome = run.rundir.read_outcome(node.name, key, None)
         task = Task(node.name, node.label(index), key, State.DONE, outcome=outcome)
         facts["result"] = [f"hpcpipe results {node.task(index)}"]
     try:

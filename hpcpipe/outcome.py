@@ -4,6 +4,11 @@
 other. First a dict of plain values (see `hpcpipe.worker.Element.record`), so that a report can read
 how a task went without loading what it returned; then the value, or the exception. Imported by
 every worker, so this imports next to nothing.
+
+An element of several tasks leaves one file instead, ``packs/<batch>.<position>.pack``, to which the
+outcomes are appended one by one: a line of the task's key, ``ok`` or ``err`` and the length of
+what follows; the two pickles; a newline. An outcome that is cut short (its writer was killed) is
+none. ``<file>.pack#<key>`` names one of them.
 """
 
 from __future__ import annotations
@@ -41,7 +46,11 @@ def open_trusted(path: str) -> BinaryIO:
 
 def load_value(path: str, select: Sequence[Any] = ()) -> Any:
     """Load the value of a good outcome, or the part of it that ``select`` leads to."""
-    with open_trusted(path) as file:
+    pack, _, key = path.rpartition("#")
+    packed = pack.endswith(".pack")
+    with open_trusted(pack if packed else path) as file:
+        if packed:
+            file.seek(_offset(pack, key))
         load(file)
         value = load(file)
     for step in select:
@@ -49,10 +58,82 @@ def load_value(path: str, select: Sequence[Any] = ()) -> Any:
     return value
 
 
-def load_values(folder: str, keys: bytes, select: Sequence[Any] = ()) -> list[Any]:
-    """Load the values of many outcomes of one node; ``keys`` are 16 bytes each."""
+def load_values(
+    folder: str, keys: bytes, select: Sequence[Any] = (), packed: Sequence[str] = ()
+) -> list[Any]:
+    """Load the values of many outcomes of one node; ``keys`` are 16 bytes each.
+
+    ``packed`` names those that are in packs, in the same order; '' stands for a file in ``folder``.
+    """
     names = (keys[at : at + 16].hex() for at in range(0, len(keys), 16))
-    return [load_value(f"{folder}/{name}.pkl", select) for name in names]
+    if not packed:
+        return [load_value(f"{folder}/{name}.pkl", select) for name in names]
+    return [
+        load_value(where or f"{folder}/{name}.pkl", select)
+        for name, where in zip(names, packed, strict=True)
+    ]
+
+
+def scan_pack(path: str) -> list[tuple[str, bool, int]]:
+    """List the outcomes in a pack: key, whether it is good, and where its pickles begin.
+
+    Raises Refused or OSError as `open_trusted`.
+    """
+    found = []
+    with open_trusted(path) as file:
+        while line := file.readline():
+            words = line.split()
+            if len(words) != 3 or len(words[0]) != 32 or words[1] not in (b"ok", b"err"):
+                continue  # within what was cut short
+            at = file.tell()
+            file.seek(int(words[2]), os.SEEK_CUR)
+            if file.read(1) == b"\n":
+                found.append((words[0].decode(), words[1] == b"ok", at))
+            else:
+                file.seek(at)
+    return found
+
+
+_packs: dict[str, tuple[int, dict[str, int]]] = {}  # by path: the size it had, good outcomes
+
+
+def _offset(path: str, key: str) -> int:
+    """Find a good outcome in a pack; raises FileNotFoundError where it is not there."""
+    size = os.stat(path).st_size
+    if path not in _packs or _packs[path][0] != size:
+        _packs[path] = size, {name: at for name, good, at in scan_pack(path) if good}
+    if key not in _packs[path][1]:
+        raise FileNotFoundError(f"{path}: holds no good outcome of {key}")
+    return _packs[path][1][key]
+
+
+def mend_pack(path: str) -> set[str]:
+    """Close off what was cut short at a pack's end; return the keys of its good outcomes."""
+    try:
+        found = scan_pack(path)
+    except FileNotFoundError:
+        return set()
+    with open(path, "rb+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+    return {key for key, good, _ in found if good}
+
+
+def append_outcome(pack: str, key: str, good: bool, record: dict[str, Any], value: bytes) -> None:
+    """Append an outcome to a pack, in one write."""
+    data = dumps(record, 4) + value
+    head = f"{key} {'ok' if good else 'err'} {len(data)}\n".encode()
+    fd = os.open(pack, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size = os.fstat(fd).st_size
+        whole = head + data + b"\n"
+        if os.write(fd, whole) < len(whole):
+            os.ftruncate(fd, size)  # or what comes next would be taken for a part of it
+            raise OSError(f"{pack}: no space for the outcome of {key}")
+    finally:
+        os.close(fd)
 
 
 def write_outcome(part: str, final: str, record: dict[str, Any], value: bytes) -> None:

@@ -31,11 +31,15 @@ RUN, DONE, IN_FLIGHT = range(3)
 
 @dataclass(frozen=True)
 class InFlight:
-    """A task of an earlier submission that may still end well: its batch, job and array index."""
+    """A task of an earlier submission that may still end well: its batch, job and array index.
+
+    ``pack`` is where its outcome will be, if it is one of several tasks of an element.
+    """
 
     batch: str
     job: str
     index: int | None
+    pack: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

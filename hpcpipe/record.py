@@ -5,8 +5,9 @@ Light to read (no graph library, no site file), since every ``hpcpipe status`` b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +55,51 @@ class NodeRecord:
 
 @dataclass(frozen=True, eq=False)
 class BatchRecord:
-    """One batch: the keys of its tasks in order, and their array indices (None: a plain job)."""
+    """One batch: the keys of its tasks in order, and its array indices (None: a plain job).
+
+    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.batch.Batch`.
+    """
 
     id: str
-    node: str
+    nodes: tuple[str, ...]
     keys: bytes
     indices: Sequence[int] | None
     resources: Resources
     queue: str | None
     why: str
+    which: Sequence[int] | None = None
+    starts: Sequence[int] | None = None
 
-    def elements(self) -> Sequence[tuple[str, int | None]]:
-        """Pair every task's key with its array index."""
+    @property
+    def per_task(self) -> Resources:
+        """What one task was given: of an element's time, its share."""
+        if self.starts is None or not self.resources.time:
+            return self.resources
+        longest = max(after - at for at, after in pairwise(self.starts))
+        return replace(self.resources, time=self.resources.time // longest)
+
+    def tasks(self) -> Iterable[tuple[str, str, int | None]]:
+        """Give every task's node and key, and the array index of its element."""
         count = len(self.keys) // KEY
-        indices = self.indices if self.indices is not None else (None,) * count
         spelled = (self.keys[at * KEY : at * KEY + KEY].hex() for at in range(count))
-        return list(zip(spelled, indices, strict=True))
+        which = self.which
+        nodes = repeat(self.nodes[0]) if which is None else (self.nodes[one] for one in which)
+        if self.indices is None:
+            return zip(nodes, spelled, repeat(None))
+        if self.starts is None:
+            return zip(nodes, spelled, self.indices, strict=False)
+        sizes = (after - at for at, after in pairwise(self.starts))
+        indices = (
+            index for index, size in zip(self.indices, sizes, strict=True) for _ in range(size)
+        )
+        return zip(nodes, spelled, indices, strict=False)
+
+    def pack(self, index: int | None) -> str | None:
+        """Name the pack that the element of an array index writes to; None if it writes none."""
+        if self.starts is None:
+            return None
+        position = 0 if self.indices is None or index is None else self.indices.index(index)
+        return f"packs/{self.id}.{position}.pack"
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,9 +40,10 @@ class Job:
 
     id: str
     name: str
-    node: str
+    nodes: str
     workflow: str
     count: int
+    starts: str
     array: str
     first: int
     listed: str
@@ -65,17 +66,17 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
     indices = batch.indices or ()
     runs = list(ranges(indices))
     queue, asked = route.queue, route.resources
-    node = batch.nodes[0].node
     return Job(
         id=batch_id,
-        name=f"{node.name}.{workflow}",
-        node=node.name,
+        name=f"{batch.name}.{workflow}",
+        nodes=" ".join(node.node.name for node in batch.nodes),
         workflow=workflow,
         count=len(batch.tasks),
+        starts="" if batch.starts is None else " ".join(map(str, batch.starts)),
         array=",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs),
         first=indices[0] if indices else 0,
         listed=" ".join(map(str, indices)) if len(runs) > 1 else "",
-        python=not is_static(node),
+        python=not is_static(batch.nodes[0].node),
         executable=sys.executable,
         tasks=f"batches/{batch_id}.tasks",
         cwd=cwd,

@@ -25,7 +25,7 @@ def raised_resources(rundir: RunDir, site: Site) -> Mapping[str, Mapping[str, Re
     for task in make_report(rundir, fresh=True).failures:
         if task.place is None:
             continue
-        before = task.place.batch.resources
+        before = task.place.batch.per_task
         after = _raised(task, before, site)
         if after != before or task.place.attempt > 1:
             raised.setdefault(task.node, {})[task.key] = after

@@ -75,11 +75,11 @@ class Run:
         record = self.record
         if name not in record.nodes:
             raise UsageError(f"no node {name!r}{near(name, record.nodes)}")
-        found, good = record.nodes[name], self.rundir.list_results(name).good
+        found, listing = record.nodes[name], self.rundir.list_all([name])[name]
         return {
-            found.label(index): self._load(name, found.key(index), found.task(index))
+            found.label(index): self._load(name, key, found.task(index), listing.packed)
             for index in range(len(found))
-            if found.key(index) in good
+            if (key := found.key(index)) in listing.good
         }
 
     def result(self, task: str) -> Any:
@@ -89,11 +89,12 @@ class Run:
         no good outcome.
         """
         node, index = self.record.one(task)
-        return self._load(node.name, node.key(index), node.task(index))
+        packed = self.rundir.list_all([node.name])[node.name].packed
+        return self._load(node.name, node.key(index), node.task(index), packed)
 
-    def _load(self, node: str, key: str, task: str) -> Any:
+    def _load(self, node: str, key: str, task: str, packed: Mapping[str, str]) -> Any:
         try:
-            return load_value(str(self.rundir.result(node, key)))
+            return load_value(packed.get(key) or str(self.rundir.result(node, key)))
         except FileNotFoundError:
             raise ResultError(f"{task}: no good outcome; see hpcpipe explain {task}") from None
         except Refused as error:

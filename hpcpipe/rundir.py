@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 from _pickle import dumps, load  # without its Python face, which costs every status a millisecond
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hpcpipe.errors import LockHeld, ResultError, UsageError
-from hpcpipe.outcome import Refused, open_trusted
+from hpcpipe.outcome import Refused, open_trusted, scan_pack
 
 _SIGN_SECONDS = 2.0  # in which whoever made the lock writes into it who they are
 
@@ -26,6 +27,7 @@ class Listing(NamedTuple):
     good: frozenset[str]
     errors: dict[str, tuple[str, ...]]  # key → the batches it went wrong in
     claims: frozenset[str]
+    packed: Mapping[str, str] = MappingProxyType({})  # good key → where in which pack
 
 
 class RunDir:
@@ -38,6 +40,7 @@ class RunDir:
         self.lock_file = self.home / "lock"
         self.batches = self.home / "batches"
         self.results = self.home / "results"
+        self.packs = self.home / "packs"  # outcomes of elements of several tasks
         self.logs = self.home / "logs"
         self.plans = self.home / "plans"
         self.asked = self.home / "asked.pkl"  # the scheduler's last answer, shared by all clients
@@ -46,7 +49,7 @@ class RunDir:
     def create(self) -> None:
         """Make the folders; raises UsageError where they cannot be made."""
         try:
-            for folder in (self.batches, self.results, self.logs, self.plans):
+            for folder in (self.batches, self.results, self.packs, self.logs, self.plans):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.home.chmod(0o700)
         except OSError as error:
@@ -71,8 +74,56 @@ class RunDir:
         """Name the log of one element of a batch, or of a plain job."""
         return self.logs / (f"{batch}.out" if index is None else f"{batch}.{index}.out")
 
+    def list_packs(self) -> list[tuple[str, str, bool]]:
+        """List the outcomes in all packs: the pack, the task's key, and whether it is good."""
+        try:
+            names = sorted(name for name in os.listdir(self.packs) if name.endswith(".pack"))
+        except FileNotFoundError:
+            return []
+        try:
+            return [
+                (name, key, good)
+                for name in names
+                for key, good, _ in scan_pack(str(self.packs / name))
+            ]
+        except Refused as error:
+            raise ResultError(str(error)) from error
+
+    def list_all(self, nodes: Iterable[str]) -> dict[str, Listing]:
+        """Look once at the results of several nodes; of packs, only the outline is read.
+
+        What is in packs is in every node's listing: keys tell nodes apart.
+        """
+        listings = {node: self.list_results(node) for node in nodes}
+        packs = self.list_packs()
+        if not packs:
+            return listings
+        packed = {key: f"{self.packs / name}#{key}" for name, key, good in packs if good}
+        errors: dict[str, tuple[str, ...]] = {}
+        for name, key, good in packs:
+            if not good:
+                errors[key] = (*errors.get(key, ()), name.rsplit(".", 2)[0])
+        return {
+            node: Listing(one.good | packed.keys(), errors | one.errors, one.claims, packed)
+            for node, one in listings.items()
+        }
+
+    def read_outcome(self, node: str, key: str, batch: str | None) -> Any:
+        """Read what an outcome says of itself: the good one, or (``batch``) one that went wrong.
+
+        Gives an empty dict where there is none, or it is damaged.
+        """
+        path = self.result(node, key) if batch is None else self.error(node, key, batch)
+        if path.exists():
+            return read_pickle(path, {})
+        for name in sorted(self.packs.glob(f"{batch or '*'}.*.pack")):
+            for found, good, at in scan_pack(str(name)):
+                if found == key and good == (batch is None):
+                    return read_pickle(name, {}, at)
+        return {}
+
     def list_results(self, node: str) -> Listing:
-        """Look once at a node's results; reads no file."""
+        """Look once at a node's results, those in packs left out; reads no file."""
         good, claims = set(), set()
         errors: dict[str, tuple[str, ...]] = {}
         try:
@@ -169,13 +220,14 @@ def write_pickle(path: Path, value: Any) -> None:
     write_whole(path, dumps(value, 4))
 
 
-def read_pickle(path: Path, default: Any = None) -> Any:
+def read_pickle(path: Path, default: Any = None, at: int = 0) -> Any:
     """Read what `write_pickle` wrote, or ``default`` where there is nothing or it is damaged.
 
     Raises ResultError where another user could have written it.
     """
     try:
         with open_trusted(str(path)) as file:
+            file.seek(at)
             return load(file)
     except Refused as error:
         raise ResultError(str(error)) from error

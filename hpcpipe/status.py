@@ -19,7 +19,7 @@ from hpcpipe.asking import Answer, ask
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import JobEnd, Reason, State
 from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record
-from hpcpipe.rundir import Listing, RunDir, read_pickle
+from hpcpipe.rundir import Listing, RunDir
 from hpcpipe.verdict import from_end, from_outcome
 
 BLOCKED_BY = "waits for "  # then the task's name
@@ -92,7 +92,7 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     now = time.time() if now is None else now
     history = Ledger(rundir.ledger).read()
     record = read_record(rundir, history.last["run"])
-    listings = {name: rundir.list_results(name) for name in record.nodes}
+    listings = rundir.list_all(record.nodes)
     pending = _pending(record, listings)
     places = _places(rundir, history, record, pending)
     unresolved: dict[str, Submission] = {}
@@ -102,11 +102,11 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
             continue
         if place.batch.id not in listings[node].errors.get(key, ()):
             unresolved[place.element] = place.submission
-        elif read_outcome(rundir, node, key, place.batch.id).get("signal") in DOUBTFUL:
+        elif rundir.read_outcome(node, key, place.batch.id).get("signal") in DOUBTFUL:
             doubtful[place.element] = place.submission
     answer = ask(rundir, record, unresolved, doubtful, fresh=fresh, now=now)
     if unresolved:  # again: a task that ended between the two looks has its outcome by now
-        listings = {name: rundir.list_results(name) for name in record.nodes}
+        listings = rundir.list_all(record.nodes)
     judge = _Judge(rundir, record, listings, places, answer, now)
     counts, tasks = judge.all()
     unbegun = record.batches.keys() - history.submissions.keys()
@@ -140,23 +140,16 @@ def _places(
         spell = make_scheduler(past.scheduler, past.options).element
         for batch in past.batches.values():
             submission = history.submissions.get(batch.id)
-            if submission is None or batch.node not in pending:
+            if submission is None or pending.keys().isdisjoint(batch.nodes):
                 continue
-            for key, index in batch.elements():
-                if key in pending[batch.node]:
-                    before = places.get((batch.node, key))
+            for node, key, index in batch.tasks():
+                if key in pending.get(node, ()):
+                    before = places.get((node, key))
                     element = spell(submission.job, index) if submission.job else ""
                     # An intent that never became a job was no attempt.
                     attempt = before.attempt + bool(before.submission.job) if before else 1
-                    places[batch.node, key] = Place(batch, index, element, submission, attempt)
+                    places[node, key] = Place(batch, index, element, submission, attempt)
     return places
-
-
-def read_outcome(rundir: RunDir, node: str, key: str, batch: str | None) -> Mapping[str, Any]:
-    """Read what an outcome says of itself: the good one, or (``batch``) one that went wrong."""
-    path = rundir.result(node, key) if batch is None else rundir.error(node, key, batch)
-    found: Mapping[str, Any] = read_pickle(path, {})
-    return found
 
 
 class _Judge:
@@ -210,7 +203,7 @@ class _Judge:
     ) -> tuple[State, Reason | None, str, Mapping[str, Any]]:
         """Apply the rules; the first that fits decides."""
         if place and place.batch.id in self._listings[node.name].errors.get(key, ()):
-            outcome = read_outcome(self._rundir, node.name, key, place.batch.id)
+            outcome = self._rundir.read_outcome(node.name, key, place.batch.id)
             if outcome.get("signal") in DOUBTFUL:
                 if place.submission.cancelled:
                     return State.CANCELLED, Reason.CANCELLED, place.submission.why, outcome

@@ -160,8 +160,8 @@ def _hint(error: SchedulerError, scheduler: Scheduler) -> str:
 
 
 def _refusal(error: SchedulerError, prepared: Prepared, hint: str) -> str:
-    node = prepared.batch.nodes[0].node.name
-    said = f"{error}\nRefused: batch {prepared.id} of node {node} ({prepared.route.resources})"
+    nodes = " ".join(node.node.name for node in prepared.batch.nodes)
+    said = f"{error}\nRefused: batch {prepared.id} of {nodes} ({prepared.route.resources})"
     if prepared.route.queue:
         said += f" for queue {prepared.route.queue.name}"
     said += ". Nothing of this submission is left in the queue.\n"
@@ -204,12 +204,14 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
     batches = [
         BatchRecord(
             prepared.id,
-            prepared.batch.nodes[0].node.name,
-            b"".join(bytes.fromhex(prepared.batch.nodes[0].key(t)) for t in prepared.batch.tasks),
+            tuple(node.node.name for node in prepared.batch.nodes),
+            b"".join(bytes.fromhex(node.key(task)) for node, task in prepared.batch.members()),
             prepared.batch.indices,
             prepared.route.resources,
             prepared.route.queue.name if prepared.route.queue else None,
             prepared.route.why,
+            prepared.batch.which,
+            prepared.batch.starts,
         )
         for prepared in draft.prepared
     ]

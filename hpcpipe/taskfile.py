@@ -18,7 +18,7 @@ from pathlib import Path
 from pickle import dumps
 from typing import Any
 
-from hpcpipe import outcome, worker
+from hpcpipe import worker
 from hpcpipe.axes import folder_name, places
 from hpcpipe.batch import Batch
 from hpcpipe.command import Command
@@ -27,8 +27,9 @@ from hpcpipe.files import SIZE
 from hpcpipe.functions import Own, pickle_value
 from hpcpipe.mapped import Each
 from hpcpipe.node import Node, Output
-from hpcpipe.plan import NodePlan, Plan, file_like, is_static
-from hpcpipe.rundir import RunDir
+from hpcpipe.pending import Gathered, Upstream
+from hpcpipe.plan import DONE, NodePlan, Plan, file_like, is_static
+from hpcpipe.rundir import Listing, RunDir
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,6 @@ class TaskFile:
 
     batch: str
     content: bytes
-
-
-class _Upstream:
-    """A value still to come: pickled as the call that loads it on the node."""
-
-    def __init__(self, path: str, select: tuple[Any, ...]) -> None:
-        self.path, self.select = path, select
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return outcome.load_value, (self.path, self.select)
-
-
-class _Gathered:
-    """Values still to come, of many tasks of one node."""
-
-    def __init__(self, folder: str, keys: bytes, select: tuple[Any, ...]) -> None:
-        self.folder, self.keys, self.select = folder, keys, select
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return outcome.load_values, (self.folder, self.keys, self.select)
 
 
 class TaskWriter:
@@ -68,18 +49,22 @@ class TaskWriter:
         self._run = run
         self._cwd = cwd
         self._settle = settle
-        self._batch_of: dict[tuple[str, int], str] = {}
+        self._batch_of: dict[tuple[str, int], tuple[str, str | None]] = {}  # and pack
+        self._listings: dict[str, Listing] = {}
 
     def write(self, batch: Batch) -> TaskFile:
         """Make a batch's task file; its upstream batches must have been made before."""
-        node = batch.nodes[0].node
-        make = self._commands if is_static(node) else self._python
+        make = self._commands if is_static(batch.nodes[0].node) else self._python
         with self._plan.own.by_value():
             content = make(batch)
         digest = blake2b(self._digested(content), digest_size=4).hexdigest()
-        name = f"{node.name}-{digest}"
-        for task in batch.tasks:
-            self._batch_of[node.name, task] = name
+        name = f"{batch.name}-{digest}"
+        position = 0
+        for number, (node, task) in enumerate(batch.members()):
+            if batch.starts is not None and number == batch.starts[position + 1]:
+                position += 1
+            pack = None if batch.starts is None else f"packs/{name}.{position}.pack"
+            self._batch_of[node.node.name, task] = name, pack
         return TaskFile(name, content)
 
     def _digested(self, content: bytes) -> bytes:
@@ -92,13 +77,11 @@ class TaskWriter:
     # --- Python -------------------------------------------------------------------------------
 
     def _python(self, batch: Batch) -> bytes:
-        node, own = batch.nodes[0].node, self._plan.own
-        fixed = {
-            name: self._literal(node, name, value)
-            for name, value in node.arguments.items()
-            if not isinstance(value, Each) and not _has_outputs(value)
-        }
-        payloads = [self._payload(batch.nodes[0], task, own) for task in batch.tasks]
+        own = self._plan.own
+        number = {node.node.name: at for at, node in enumerate(batch.nodes)}
+        payloads = [
+            self._payload(node, task, number[node.node.name], own) for node, task in batch.members()
+        ]
         index = b""
         offset = 0
         for payload in payloads:
@@ -109,6 +92,7 @@ class TaskWriter:
             {
                 "run_number": self._run,
                 "count": len(payloads),
+                "starts": None if batch.starts is None else list(batch.starts),
                 "index": blake2b(index).digest(),
                 "python": sys.implementation.cache_tag,
                 "executable": sys.executable,
@@ -116,14 +100,23 @@ class TaskWriter:
                 "cwd": self._cwd,
                 "run": str(self._rundir.home),
                 "settle": self._settle,
-                "calls": [_pickled(node.name, (node.call, fixed), own)],
+                "calls": [self._call(one.node, own) for one in batch.nodes],
             },
             4,
         )
         length = len(header).to_bytes(8, "little")
         return b"".join((worker.MAGIC, length, header, index, *payloads))
 
-    def _payload(self, plan: NodePlan, task: int, own: Own) -> bytes:
+    def _call(self, node: Node, own: Own) -> bytes:
+        """Pickle what all tasks of a node share: the function, and its fixed inputs."""
+        fixed = {
+            name: self._literal(node, name, value)
+            for name, value in node.arguments.items()
+            if not isinstance(value, Each) and not _has_outputs(value)
+        }
+        return _pickled(node.name, (node.call, fixed), own)
+
+    def _payload(self, plan: NodePlan, task: int, call: int, own: Own) -> bytes:
         node = plan.node
         here = {axis.name: place for axis, place in places(node.axes, task)}
         position = iter(range(len(plan.edges)))
@@ -139,7 +132,7 @@ class TaskWriter:
             varying["hpcpipe_folder"], folder = folder, ""
         arguments = _pickled(node.name, varying, own)
         needs = tuple(self._needs(plan, task))
-        return dumps((node.name, plan.key(task), folder, 0, needs, arguments), 4)
+        return dumps((node.name, plan.key(task), folder, call, needs, arguments), 4)
 
     def _literal(self, node: Node, name: str, value: Any) -> Any:
         """Anchor relative paths: the task may run in a folder of its own."""
@@ -157,9 +150,11 @@ class TaskWriter:
                     above.keys[at * SIZE : at * SIZE + SIZE] for at in edge.parents(task)
                 )
                 folder = str(self._rundir.results / edge.upstream)
-                return _Gathered(folder, keys, value.select)
-            path = self._rundir.result(edge.upstream, above.key(edge.base[task]))
-            return _Upstream(str(path), value.select)
+                packed = [self._packed(above, at) or "" for at in edge.parents(task)]
+                return Gathered(folder, keys, value.select, packed if any(packed) else [])
+            parent = edge.base[task]
+            path = str(self._rundir.result(edge.upstream, above.key(parent)))
+            return Upstream(self._packed(above, parent) or path, value.select)
         if isinstance(value, list | tuple):
             items = [self._to_come(plan, task, item, position) for item in value]
             named = hasattr(value, "_fields")  # a namedtuple is made from its items one by one
@@ -173,11 +168,26 @@ class TaskWriter:
         for edge in plan.edges:
             above = self._plan.nodes[edge.upstream]
             for parent in edge.parents(task):
-                batch = self._batch_of.get((edge.upstream, parent))
-                if batch is None and parent in above.in_flight:
-                    batch = above.in_flight[parent].batch
-                if batch is not None:  # else it is done: nothing to look for
-                    yield f"results/{edge.upstream}/{above.key(parent)}", batch
+                batch, pack = self._batch_of.get((edge.upstream, parent), ("", None))
+                if not batch and parent in above.in_flight:
+                    batch, pack = above.in_flight[parent].batch, above.in_flight[parent].pack
+                if batch:  # else it is done: nothing to look for
+                    key = above.key(parent)
+                    yield f"{pack}#{key}" if pack else f"results/{edge.upstream}/{key}.pkl", batch
+
+    def _packed(self, above: NodePlan, task: int) -> str | None:
+        """Say where in which pack an upstream outcome is or will be; None if it is in none."""
+        name, key = above.node.name, above.key(task)
+        _, pack = self._batch_of.get((name, task), ("", None))
+        if task in above.in_flight:
+            pack = above.in_flight[task].pack
+        if pack:
+            return f"{self._rundir.home / pack}#{key}"
+        if above.fates[task] != DONE:
+            return None
+        if not self._listings:
+            self._listings = self._rundir.list_all(self._plan.nodes)
+        return self._listings[name].packed.get(key)
 
     def folder(self, node: Node, task: int) -> str:
         """Give a task's own working folder, or nothing where it wants none."""
@@ -188,7 +198,7 @@ class TaskWriter:
     # --- commands -----------------------------------------------------------------------------
 
     def _commands(self, batch: Batch) -> bytes:
-        lines = [self._line(batch.nodes[0], task) for task in batch.tasks]
+        lines = [self._line(node, task) for node, task in batch.members()]
         return f"# run {self._run}\n".encode() + b"".join(
             line.encode("utf-8", "surrogateescape") for line in lines
         )
@@ -202,7 +212,8 @@ class TaskWriter:
         made = [os.path.join(folder, path) for path in node.call.made(values, folder).values()]
         needs = [f"{path}:{batch}" for path, batch in self._needs(plan, task)]
         settings = {
-            "result": f"results/{node.name}/{plan.key(task)}",
+            "node": node.name,
+            "key": plan.key(task),
             "folder": folder,
             "value": _pickled_text(node.call.value(values, folder)),
         }

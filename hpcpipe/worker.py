@@ -14,10 +14,16 @@ import os
 import sys
 import time
 from _blake2 import blake2b
-from _pickle import dumps, loads
-from _signal import SIG_DFL, SIGTERM, signal  # type: ignore[import-not-found]
+from _pickle import loads
 
-from hpcpipe.outcome import Refused, dump_any, write_outcome
+from hpcpipe.child import load_call, run, terminated
+from hpcpipe.outcome import (
+    Refused,
+    append_outcome,
+    mend_pack,
+    scan_pack,
+    write_outcome,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,34 +32,61 @@ if TYPE_CHECKING:
 
 MAGIC = b"hpcpipe tasks 1\n"
 ENTRY = 32  # bytes of an index entry: offset 8, length 8, digest 16
+MARK = "hpcpipe: task "  # begins the line before a packed task's own in the log: node and key
 UPSTREAM_FAILED, CLAIMED, NO_ENVIRONMENT = 86, 87, 88  # exit codes no scheduler reads a meaning in
 
 
 # --- one element --------------------------------------------------------------------------------
 
 
-class Element:
-    """One element of a batch, read out of the task file, with the places it writes to."""
+class TaskFile:
+    """A task file, opened: its header, and the payloads of one element."""
 
-    def __init__(self, tasks: str, position: int, job: str, attempt: str) -> None:
-        with open(tasks, "rb") as file:
+    def __init__(self, path: str, position: int) -> None:
+        with open(path, "rb") as file:
             if file.readline() != MAGIC:
-                raise Refused(f"{tasks}: not a task file of this version of hpcpipe")
+                raise Refused(f"{path}: not a task file of this version of hpcpipe")
             length = int.from_bytes(file.read(8), "little")
-            self.header = load_checked(file.read(length), tasks)
+            self.header = load_checked(file.read(length), path)
             index = file.read(self.header["count"] * ENTRY)
-            entry = index[position * ENTRY : position * ENTRY + ENTRY]
-            file.seek(int.from_bytes(entry[:8], "little"), os.SEEK_CUR)
-            payload = file.read(int.from_bytes(entry[8:16], "little"))
-        same = blake2b(index).digest() == self.header["index"]
-        if not same or blake2b(payload, digest_size=16).digest() != entry[16:]:
-            raise Refused(f"{tasks}: changed since it was submitted")
-        self.node, self.key, self.folder, self.call, self.needs, self.arguments = loads(payload)
+            if blake2b(index).digest() != self.header["index"]:
+                raise Refused(f"{path}: changed since it was submitted")
+            self.batch = os.path.basename(path).removesuffix(".tasks")
+            starts = self.header.get("starts")
+            first, last = (
+                (position, position + 1) if starts is None else starts[position : position + 2]
+            )
+            self.pack = None if starts is None else f"packs/{self.batch}.{position}.pack"
+            here = file.tell()
+            self.payloads = []
+            for at in range(first * ENTRY, last * ENTRY, ENTRY):
+                file.seek(here + int.from_bytes(index[at : at + 8], "little"))
+                payload = file.read(int.from_bytes(index[at + 8 : at + 16], "little"))
+                if blake2b(payload, digest_size=16).digest() != index[at + 16 : at + ENTRY]:
+                    raise Refused(f"{path}: changed since it was submitted")
+                self.payloads.append(payload)
+
+
+class Element:
+    """One task of an element, read out of the task file, with the places it writes to."""
+
+    def __init__(self, file: TaskFile, number: int, job: str, attempt: str) -> None:
+        self.header, self.pack = file.header, file.pack
+        self.node, self.key, self.folder, self.call, self.needs, self.arguments = loads(
+            file.payloads[number]
+        )
         self.job, self.attempt, self.started = job, int(attempt or 0), time.time()
-        batch = os.path.basename(tasks).removesuffix(".tasks")
-        self.claim = f"results/{self.node}/{self.key}.claim"
         self.good = f"results/{self.node}/{self.key}.pkl"
-        self.bad = f"results/{self.node}/{self.key}.{batch}.err"
+        self.bad = f"results/{self.node}/{self.key}.{file.batch}.err"
+        # What a process holds while it runs a task, or all tasks of a pack.
+        self.claim = f"{self.pack or f'results/{self.node}/{self.key}'}.claim"
+
+    def keep(self, good: bool, facts: dict[str, Any], value: bytes) -> None:
+        """Write the outcome: in place of the claim, or into the pack."""
+        if self.pack:
+            append_outcome(self.pack, self.key, good, facts, value)
+        else:
+            write_outcome(self.claim, self.good if good else self.bad, facts, value)
 
     def record(self, **facts: Any) -> dict[str, Any]:
         """Say where and when this ran; times in seconds, ``max_memory`` in KiB."""
@@ -83,12 +116,25 @@ def missing_upstream(needs: Sequence[tuple[str, str]], settle: float) -> str | N
     """
     until = time.monotonic() + settle
     for path, batch in needs:
-        while not os.path.exists(path + ".pkl"):
-            if os.path.exists(f"{path}.{batch}.err") or time.monotonic() > until:
+        while not os.path.exists(path):
+            pack, _, key = path.rpartition("#")
+            good = dict_of(pack).get(key) if pack.endswith(".pack") else None
+            if good:
+                break
+            failed = good is False or os.path.exists(f"{path[:-4]}.{batch}.err")
+            if failed or time.monotonic() > until:
                 return path
             os.listdir(os.path.dirname(path))
             time.sleep(0.5)
     return None
+
+
+def dict_of(pack: str) -> dict[str, bool]:
+    """Tell of every task with an outcome in a pack whether it is good."""
+    try:
+        return {key: good for key, good, _ in scan_pack(pack)}
+    except FileNotFoundError:
+        return {}
 
 
 def take_claim(element: Element) -> str | None:
@@ -126,134 +172,48 @@ def take_claim(element: Element) -> str | None:
     return "another process"
 
 
-def run_child(element: Element) -> None:
-    """Load and call the task, and write its outcome. Ends the process."""
-    signal(SIGTERM, SIG_DFL)
-    header = element.header
-    status = 1
-    try:
-        known = set(sys.path)
-        sys.path += [folder for folder in header["path"] if folder not in known]
-        function, fixed = loads(header["calls"][element.call])
-        arguments = {**fixed, **loads(element.arguments)}
-        os.chdir(header["cwd"])
-        if element.folder:
-            os.makedirs(element.folder, exist_ok=True)
-            os.chdir(element.folder)
-        try:
-            value = function(**arguments)
-        except SystemExit as leaving:
-            if leaving.code:
-                raise
-            value = None
-        value = absolute(value, element.folder or header["cwd"])
-        pickled = dump_any(value)
-        finish()  # what an exit handler still writes belongs to a good task
-        os.chdir(header["run"])
-        write_outcome(element.claim, element.good, element.record(ok=True, **usage()), pickled)
-        status = 0
-    except BaseException as error:
-        record_error(element, error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def run_gated(element: Element, done: set[str]) -> int:
+    """Run a task unless it is done or its upstreams are not; return an exit code."""
+    if element.key in done or os.path.exists(element.good):
+        return 0
+    absent = missing_upstream(element.needs, element.header["settle"])
+    if absent is not None:
+        sys.stderr.write(f"hpcpipe: upstream failed: no good outcome at {absent}\n")
+        return UPSTREAM_FAILED
+    if element.pack is None:
+        hold(element)
+    return run(element)
 
 
-def absolute(value: Any, folder: str) -> Any:
-    """Anchor relative paths in what a task returns to the folder it ran in."""
-    if "pathlib" in sys.modules:
-        from pathlib import Path
-
-        if isinstance(value, Path):
-            return Path(folder, value)
-        if type(value) in (list, tuple):
-            return type(value)(absolute(item, folder) for item in value)
-        if type(value) is dict:
-            return {name: absolute(item, folder) for name, item in value.items()}
-    return value
+def hold(element: Element) -> None:
+    """Take the claim, or leave."""
+    holder = take_claim(element)
+    if holder is not None:
+        sys.stderr.write(f"hpcpipe: {element.claim} is claimed by {holder}\n")
+        os._exit(CLAIMED)
 
 
-def usage() -> dict[str, Any]:
-    """Say what this process and its children used: CPU in seconds, memory in KiB."""
-    from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
-
-    both = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
-    scale = 1024 if sys.platform == "darwin" else 1  # macOS counts in bytes
-    return {
-        "cpu": sum(one.ru_utime + one.ru_stime for one in both),
-        "max_memory": max(one.ru_maxrss for one in both) // scale,
-    }
-
-
-def record_error(element: Element, error: BaseException) -> None:
-    """Write down what a task raised, with its traceback less our own frames."""
-    import traceback
-
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
-        frames = frames.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frames))
-    sys.stdout.flush()
-    sys.stderr.write(trace)
-    code = getattr(error, "exit_code", None)
-    lines = traceback.format_exception_only(type(error), error)
-    last = next(line for line in lines if not line.startswith(" ")).strip()  # the rest is context
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 1
-        last = f"exit {code}" if error.code == code else str(error.code)
-    try:
-        pickled = dump_any(error)
-    except Exception:  # an exception that cannot be pickled has still been told in words
-        pickled = dumps(None)
-    os.chdir(element.header["run"])
-    facts = element.record(ok=False, error=last, trace=trace, exit=code, **usage())
-    write_outcome(element.claim, element.bad, facts, pickled)
-
-
-def finish() -> None:
-    """Do what the interpreter would do at its end: join threads, run the exit handlers."""
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()
-    if "atexit" in sys.modules:
-        sys.modules["atexit"]._run_exitfuncs()
-
-
-def run(element: Element) -> int:
-    """Run one claimed task in a child process, and record an end the child could not."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        run_child(element)
-    terminated = []
-
-    def terminate(*_: object) -> None:
-        terminated.append(True)
+def run_pack(file: TaskFile, job: str, attempt: str) -> int:
+    """Run the tasks of a pack one after another; none stops for another that fails."""
+    first = Element(file, 0, job, attempt)
+    hold(first)
+    assert file.pack is not None
+    done = mend_pack(file.pack)
+    codes = set()
+    for number in range(len(file.payloads)):
+        element = Element(file, number, job, attempt)
+        sys.stdout.write(f"{MARK}{element.node} {element.key}\n")
         try:  # noqa: SIM105  contextlib is an import that every element would pay for
-            os.kill(child, SIGTERM)
-        except ProcessLookupError:
-            pass
-
-    signal(SIGTERM, terminate)
-    _, status, used = os.wait4(child, 0)
-    if not os.path.exists(element.claim):
-        return int(not os.path.exists(element.good))
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        words = "terminated" if terminated else f"killed by signal {-code}"
-    else:
-        words = f"the process ended with exit {code} before the task returned"
-    scale = 1024 if sys.platform == "darwin" else 1
-    facts = element.record(
-        ok=False,
-        error=words,
-        exit=code if code >= 0 else None,
-        signal=-code if code < 0 else None,
-        terminated=bool(terminated),
-        cpu=used.ru_utime + used.ru_stime,
-        max_memory=used.ru_maxrss // scale,
-    )
-    write_outcome(element.claim, element.bad, facts, dumps(None))
-    return 1
+            load_call(file.header, element.call)  # its own imports happen once for all tasks
+        except BaseException:
+            pass  # the child meets it again, and records it
+        codes.add(run_gated(element, done))
+        if terminated:
+            break
+    with open(file.pack, "ab") as pack:
+        os.fsync(pack.fileno())
+    os.unlink(first.claim)
+    return next((code for code in (1, UPSTREAM_FAILED) if code in codes), 0)
 
 
 def main() -> None:
@@ -263,26 +223,19 @@ def main() -> None:
     reserved codes.
     """
     try:
-        element = Element(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
+        file = TaskFile(sys.argv[1], int(sys.argv[2]))
     except Refused as error:
         sys.stderr.write(f"hpcpipe: {error}\n")
         os._exit(1)
-    header = element.header
+    header = file.header
     if header["python"] != sys.implementation.cache_tag:
         sys.stderr.write(
             f"hpcpipe: submitted with {header['python']} ({header['executable']}), but "
             f"{os.uname().nodename} starts {sys.implementation.cache_tag} ({sys.executable})\n"
         )
         os._exit(NO_ENVIRONMENT)
-    if os.path.exists(element.good):
-        os._exit(0)
-    absent = missing_upstream(element.needs, header["settle"])
-    if absent is not None:
-        sys.stderr.write(f"hpcpipe: upstream failed: no good outcome at {absent}\n")
-        os._exit(UPSTREAM_FAILED)
-    holder = take_claim(element)
-    if holder is not None:
-        sys.stderr.write(f"hpcpipe: {element.node} {element.key} is claimed by {holder}\n")
-        os._exit(CLAIMED)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    os._exit(run(element))
+    job, attempt = sys.argv[3:5]
+    if file.pack:
+        os._exit(run_pack(file, job, attempt))
+    os._exit(run_gated(Element(file, 0, job, attempt), set()))

@@ -22,7 +22,6 @@ from hpcpipe.run import Run, submit
 from hpcpipe.rundir import RunDir
 from hpcpipe.schedulers.local.job import parse_indices
 from hpcpipe.site import Limits, Queue, Site
-from hpcpipe.status import read_outcome
 from hpcpipe.workflow import Workflow
 
 QUEUED = JobStatus(State.QUEUED, "PENDING", "Priority")
@@ -177,7 +176,7 @@ class Lab:
         [(node, place)] = records[0].find(task)
         key = node.key(place)
         for batch in [batch for record in records for batch in record.batches.values()]:
-            for one, index in batch.elements():
+            for _, one, index in batch.tasks():
                 if one == key:
                     good = self.rundir.result(node.name, key)
                     bad = self.rundir.error(node.name, key, batch.id)
@@ -218,9 +217,10 @@ class Lab:
         """Read what a task's outcome says of itself, good or bad."""
         element = self.find(task)
         node, key = element.good.parent.name, element.good.stem
-        return read_outcome(
-            self.rundir, node, key, None if element.good.exists() else element.batch
+        said: Mapping[str, Any] = self.rundir.read_outcome(
+            node, key, None if element.good.exists() else element.batch
         )
+        return said
 
     def value(self, task: str) -> Any:
         """Load what a task returned."""

@@ -56,7 +56,7 @@ def blocked(name: str, by: str) -> Task:
 def placed(element: str, attempt: int = 1, hint: str = "") -> Place:
     """Say where a task was submitted."""
     why = "short: 2 h fits its 4 h limit"
-    batch = BatchRecord("normalize-0a1b2c3d", "normalize", b"", None, ASKED, "short", why)
+    batch = BatchRecord("normalize-0a1b2c3d", ("normalize",), b"", None, ASKED, "short", why)
     submission = Submission(batch.id, 3, "token", NOW, held=False, job="4712", hint=hint)
     return Place(batch, 54, element, submission, attempt)
 

@@ -57,7 +57,7 @@ def live_tasks(lab: Lab) -> Counter[str]:
     return Counter(
         f"{job.node} {key}"
         for name, job in fake.jobs.items()
-        for key, index in batches[job.batch].elements()
+        for _, key, index in batches[job.batch].tasks()
         if fake.says[fake.element(name, index)] in LIVE
     )
 

@@ -349,7 +349,7 @@ def test_without_its_upstreams_outcome_an_element_does_not_run(
     done = lab.run("work")
     assert done.status == UPSTREAM_FAILED
     assert re.fullmatch(
-        r"hpcpipe: upstream failed: no good outcome at results/before/\w+\n", done.err
+        r"hpcpipe: upstream failed: no good outcome at results/before/\w+\.pkl\n", done.err
     )
     assert runs() == 0
     assert not [*lab.rundir.results.rglob("*.*")]

@@ -1,7 +1,7 @@
 #!/bin/sh
 #HPCPIPE --name=smooth.wf
 #HPCPIPE --output=logs/node-0a1b2c3d.out
-# hpcpipe 1.2.3: node-0a1b2c3d, 1 of node smooth, workflow wf.
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 index=0
 job=$HPCPIPE_JOB_ID

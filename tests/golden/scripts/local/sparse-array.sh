@@ -2,7 +2,7 @@
 #HPCPIPE --name=smooth.wf
 #HPCPIPE --array=1,4-5
 #HPCPIPE --output=logs/node-0a1b2c3d.%a.out
-# hpcpipe 1.2.3: node-0a1b2c3d, 3 of node smooth, workflow wf.
+# hpcpipe 1.2.3: node-0a1b2c3d, 3 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 index=$HPCPIPE_INDEX
 job=${HPCPIPE_JOB_ID}_$index

@@ -11,7 +11,7 @@
 #SBATCH --exclusive=user
 #SBATCH --qos=gpu
 #SBATCH --constraint=a|b
-# hpcpipe 1.2.3: node-0a1b2c3d, 1 of node smooth, workflow wf.
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
 export FSLDIR='/opt/it'"'"'s fsl'

@@ -3,7 +3,7 @@
 #SBATCH --output=logs/node-0a1b2c3d.out
 #SBATCH --open-mode=append
 #SBATCH --no-requeue
-# hpcpipe 1.2.3: node-0a1b2c3d, 1 of node smooth, workflow wf.
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 index=0  # SLURM_ARRAY_TASK_ID may be there, inherited from the array that submitted this job
 job=$SLURM_JOB_ID

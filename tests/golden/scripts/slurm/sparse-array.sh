@@ -4,7 +4,7 @@
 #SBATCH --output=logs/node-0a1b2c3d.%a.out
 #SBATCH --open-mode=append
 #SBATCH --no-requeue
-# hpcpipe 1.2.3: node-0a1b2c3d, 3 of node smooth, workflow wf.
+# hpcpipe 1.2.3: node-0a1b2c3d, 3 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 index=$SLURM_ARRAY_TASK_ID
 job=${SLURM_ARRAY_JOB_ID}_$index
