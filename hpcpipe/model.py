@@ -216,12 +216,14 @@ class After:
     """One dependency on an accepted job: start after it ended well.
 
     ``each`` pairs elements: element *i* starts after element *i* of ``job``. ``all`` waits for
-    the whole of ``job``, or for its one element ``element``.
+    the whole of ``job``, or for its one element ``element``. Where not ``well``, any end will do:
+    the job waits for more than its elements need, and one of them that can run should.
     """
 
     job: str
     kind: Literal["each", "all"] = "all"
     element: int | None = None
+    well: bool = True
 
 
 @dataclass(frozen=True)

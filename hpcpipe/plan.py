@@ -84,6 +84,11 @@ class Plan:
         """Tell whether tasks of some node are to be packed, several in an element."""
         return any((self.asked(node).pack or 1) > 1 for node in self.nodes.values())
 
+    @property
+    def irregular(self) -> bool:
+        """Tell whether some tasks wait for others in a way that no mapping over axes says."""
+        return any(edge.starts for node in self.nodes.values() for edge in node.edges)
+
     def asked(self, node: NodePlan, index: int | None = None) -> Resources:
         """Say what a task asks for: its node's resources, those of this plan, what was raised."""
         asked = node.node.resources

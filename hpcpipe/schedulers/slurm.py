@@ -79,7 +79,7 @@ class Slurm(CommandScheduler):
     """Slurm by its command line tools."""
 
     name: ClassVar[str] = "slurm"
-    capabilities: ClassVar[Capabilities] = Capabilities(no_path=r"\\|%[0-9A-Za-z%]")
+    capabilities: ClassVar[Capabilities] = Capabilities(window=10, no_path=r"\\|%[0-9A-Za-z%]")
 
     def unreachable(self, done: Done) -> bool:
         return bool(re.search(_UNREACHABLE, done.stderr))
@@ -204,15 +204,12 @@ def _bases(jobs: Collection[str]) -> Iterable[str]:
 
 
 def _dependency(after: Sequence[After]) -> str:
-    """Spell dependencies: ``aftercorr:7,afterok:8:9_4``."""
-    each = [one.job for one in after if one.kind == "each"]
-    whole = [
-        one.job if one.element is None else f"{one.job}_{one.element}"
-        for one in after
-        if one.kind == "all"
-    ]
-    kinds = (("aftercorr", each), ("afterok", whole))
-    return ",".join(":".join((kind, *jobs)) for kind, jobs in kinds if jobs)
+    """Spell dependencies: ``aftercorr:7,afterok:8:9_4,afterany:10``."""
+    kinds: dict[str, list[str]] = {"aftercorr": [], "afterok": [], "afterany": []}
+    for one in after:
+        kind = "aftercorr" if one.kind == "each" else "afterok" if one.well else "afterany"
+        kinds[kind].append(one.job if one.element is None else f"{one.job}_{one.element}")
+    return ",".join(":".join((kind, *jobs)) for kind, jobs in kinds.items() if jobs)
 
 
 def spread(job: str) -> Iterator[str]:
