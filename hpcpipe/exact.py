@@ -12,9 +12,6 @@ The cut that makes this so needs no knowledge of axes. Where every task needs on
 batch, the k-th task that needs element i goes to the k-th array: each array then holds every
 element at most once, and is aligned. So a parent over subjects whose child is mapped over
 subjects and widths yields one array per width.
-
-Where no elements can be paired, a chain of nodes that would be aligned is *fused* instead: an
-element then runs one task of each node, one after the other.
 """
 
 from __future__ import annotations
@@ -25,11 +22,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from hpcpipe.axes import Edge
 from hpcpipe.batch import Batch, Limits, Standing, Wait
-from hpcpipe.model import Capabilities, Resources
-from hpcpipe.plan import RUN, NodePlan, Plan, is_static
-
-# Nodes whose tasks of one index run in one element; mostly one node.
-Chain = tuple[NodePlan, ...]
+from hpcpipe.chains import batch_of, by_resources, make_chains
+from hpcpipe.model import Capabilities
+from hpcpipe.plan import NodePlan, Plan
 
 
 def make_exact(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:
@@ -39,70 +34,18 @@ def make_exact(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[
     splits = max(2, limits.calls // len(plan.nodes))
     size = limits.array_size if capabilities.arrays and limits.array_size else 1
     places = {name: _Places(node) for name, node in plan.nodes.items()}
-    for chain in _chains(plan, capabilities):
-        for tasks, resources in _by_resources(plan, chain):
+    for chain in make_chains(plan, capabilities):
+        for tasks, resources in by_resources(plan, chain):
             cutter = _Cutter(chain[0], places, batches, capabilities, splits)
             axes = _split_axes(plan, chain[-1], splits)
             cut = cutter.cut(tasks, axes) if size > 1 else cutter.singly(tasks)
             for part, waits, pivot in cut:
                 for chunk, indices in _chunks(part, pivot, size, capabilities.first_index):
-                    batch = _batch(chain, chunk, indices, resources, waits)
+                    batch = batch_of(chain, chunk, indices, resources, waits)
                     for node in chain:
                         places[node.node.name].put(chunk, indices, len(batches))
                     batches.append(batch)
     return tuple(batches)
-
-
-def _chains(plan: Plan, can: Capabilities) -> Iterator[Chain]:
-    """Walk the nodes, upstream ones first; those that are to be fused come as one chain."""
-    below: dict[str, list[NodePlan]] = defaultdict(list)
-    for node in plan.nodes.values():
-        for upstream in {edge.upstream for edge in node.edges}:
-            below[upstream].append(node)
-    fused: set[str] = set()
-    for node in plan.nodes.values():
-        if node.node.name in fused:
-            continue
-        chain = [node]
-        while not can.elementwise and len(next_ := below[chain[-1].node.name]) == 1:
-            if not _fusible(plan, chain[-1], next_[0]):
-                break
-            chain += next_
-            fused.add(next_[0].node.name)
-        yield tuple(chain)
-
-
-def _fusible(plan: Plan, above: NodePlan, node: NodePlan) -> bool:
-    """Tell whether each task of a node needs its namesake above and nothing else, and is alike."""
-    return (
-        len(node.edges) == 1
-        and node.edges[0].single
-        and len(node.fates) == len(above.fates) > 1
-        and all(at == base for at, base in enumerate(node.edges[0].base))
-        and plan.asked(node) == plan.asked(above)
-        and is_static(node.node) == is_static(above.node)
-        and not (node.raised or above.raised or node.in_flight or above.in_flight)
-    )
-
-
-def _batch(
-    chain: Chain,
-    elements: Sequence[int],
-    indices: Sequence[int] | None,
-    resources: Resources,
-    waits: tuple[Wait, ...],
-) -> Batch:
-    """Make a batch of elements of a chain; of what is done already, an element runs nothing."""
-    if len(chain) == 1:
-        return Batch(chain, elements, indices, resources, waits)
-    tasks, which, starts = array("q"), array("i"), array("q", [0])
-    for element in elements:
-        for number, node in enumerate(chain):
-            if node.fates[element] == RUN:
-                tasks.append(element)
-                which.append(number)
-        starts.append(len(tasks))
-    return Batch(chain, tasks, indices, resources, waits, which, starts)
 
 
 class _Places:
@@ -131,26 +74,6 @@ class _Places:
     def on(self, number: int) -> int | Standing:
         """Give what a batch number stands for."""
         return number if number >= 0 else self.standing[-2 - number]
-
-
-def _by_resources(plan: Plan, chain: Chain) -> Iterator[tuple[Sequence[int], Resources]]:
-    """Group the tasks to run by what they ask for; most nodes have one group."""
-    node = chain[0]
-    if len(chain) > 1:
-        fates = zip(*(one.fates for one in chain), strict=True)
-        elements = array("q", [at for at, together in enumerate(fates) if RUN in together])
-        if elements:
-            yield elements, plan.asked(node)
-        return
-    if not node.raised:
-        if node.to_run:
-            yield node.to_run, plan.asked(node)
-        return
-    groups: dict[Resources, array[int]] = defaultdict(lambda: array("q"))
-    for task in node.to_run:
-        groups[plan.asked(node, task)].append(task)
-    for resources, tasks in groups.items():
-        yield tasks, resources
 
 
 def _split_axes(plan: Plan, node: NodePlan, splits: int) -> Sequence[int] | None:
