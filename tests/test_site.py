@@ -13,7 +13,9 @@ from hpcpipe.errors import ConfigError
 from hpcpipe.model import parse_time
 from hpcpipe.site import Queue, Site
 from hpcpipe.sitefile import Machine, known_sites
-from hpcpipe.siteload import load_site, site_from_dict, site_lines, site_to_dict
+from hpcpipe.siteload import load_site
+from hpcpipe.siteread import site_from_dict, site_to_dict
+from hpcpipe.siteshow import site_lines
 
 SHIPPED = Machine.here().shipped
 CLUSTER = Path(__file__).parent / "clusters" / "slurm" / "slurm.conf"

@@ -16,7 +16,8 @@ def site() -> None:
 @site_option
 def show(site: str | None) -> None:
     """Print every setting and the layer that set it, as a site file that reads back the same."""
-    from hpcpipe.siteload import load_site, site_lines
+    from hpcpipe.siteload import load_site
+    from hpcpipe.siteshow import site_lines
 
     loaded = load_site(site)
     click.echo(f"# {loaded.why}")
@@ -31,3 +32,16 @@ def list_sites() -> None:
 
     for name, file in known_sites(Machine.here()).items():
         click.echo(f"{name}\t{file}")
+
+
+@site.command()
+def schema() -> None:
+    """Print the JSON Schema of a site file, for editors that complete and check TOML.
+
+    Save it, and name it in the file's first line: #:schema ./hpcpipe-site.json
+    """
+    import json
+
+    from hpcpipe.siteshow import site_schema
+
+    click.echo(json.dumps(site_schema(), indent=1, ensure_ascii=False))
