@@ -1,13 +1,14 @@
 """What the pages take from the code and its commands when they are built, so that none goes stale.
 
-===================== =============================================================
-``.. command::``      a command of hpcpipe, and what it prints
-``.. shapes::``       workflow files, and the submissions that they are planned to be
-``.. site-keys::``    every key of a site file, from the types in ``hpcpipe.site``
-``.. exit-codes::``   every error and its exit code, from ``hpcpipe.errors``
-``.. reasons::``      ``reason: meaning`` lines, which must be those of the code
-``.. fields::``       the fields of a dataclass
-===================== =============================================================
+====================== ============================================================
+``.. command::``       a command of hpcpipe, and what it prints
+``.. shapes::``        workflow files, and the submissions that they are planned to be
+``.. site-keys::``     every key of a site file, from the types in ``hpcpipe.site``
+``.. shipped-sites::`` the shipped site files: what each is, how old, and where from
+``.. exit-codes::``    every error and its exit code, from ``hpcpipe.errors``
+``.. reasons::``       ``reason: meaning`` lines, which must be those of the code
+``.. fields::``        the fields of a dataclass
+====================== ============================================================
 """
 
 import json
@@ -15,6 +16,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module
@@ -191,6 +193,22 @@ def _kind(kind: Any) -> str:
     return _kind(next(one for one in arguments if one is not NoneType))
 
 
+class ShippedSites(Facts):
+    """The shipped site files of real clusters, with the day and the sources of what they say."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each file that names its sources."""
+        rows = []
+        for file in sorted(Path(self.env.srcdir, "../site-configs").glob("*.toml")):
+            data = tomllib.loads(file.read_text("utf-8"))
+            if "sources" in data:
+                said = [data["description"], data["tried"].capitalize()]
+                sources = [f"| {source}" for source in data["sources"]]
+                words = "\n".join([*(f"| {one}." for one in said), *sources])
+                rows.append((f"``{file.stem}``", str(data["as_of"]), words))
+        yield from table("14 14 72", ("site", "as of", "what it is, and from where"), rows)
+
+
 class ExitCodes(Facts):
     """Every error that hpcpipe raises on purpose."""
 
@@ -254,6 +272,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "command": Command,
         "shapes": Shapes,
         "site-keys": SiteKeys,
+        "shipped-sites": ShippedSites,
         "exit-codes": ExitCodes,
         "reasons": Reasons,
         "fields": Fields,

@@ -58,6 +58,12 @@ class ResultError(HpcpipeError):
     exit_status = 8
 
 
+class OverBudget(HpcpipeError):
+    """The submission may cost an account more than its budget."""
+
+    exit_status = 9
+
+
 class TasksFailed(HpcpipeError):
     """A run has ended, and not every task of it is good."""
 

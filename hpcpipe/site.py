@@ -136,9 +136,7 @@ class Account:
     """An account that jobs are charged to."""
 
     description: Annotated[Text, "Whose it is, in one sentence."] = ""
-    budget: Annotated[
-        Amount | None, "Core-hours that one submission may cost at worst; unset, any."
-    ] = None
+    budget: Annotated[Amount | None, "What one submission may cost at worst; unset, any."] = None
     options: Annotated[tuple[Line, ...], 'More options for its jobs: "-P Gold".'] = ()
 
 
@@ -184,6 +182,7 @@ class Site:
     tried: Annotated[Text, "What was tried of it, and on what."] = ""
     check: Annotated[Text, 'The command that tells the limits as they are now: "qlimits".'] = ""
     retires: Annotated[Date | None, "The day from which the cluster is no more."] = None
+    charged_in: Annotated[Text, "What costs and budgets are counted in."] = "core-hours"
     templates: Annotated[Folder | None, "Template overrides, relative to the site file."] = None
     mandatory: Annotated[tuple[Said, ...], "What each job must say, by itself or a default."] = ()
     refused: Annotated[

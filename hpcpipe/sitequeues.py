@@ -20,7 +20,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a queue charges an account, in core-hours or in the site's own unit."""
+    """What a queue charges an account, in core-hours or what the site says in charged_in."""
 
     rate: Annotated[Amount, "Charged per unit and hour."] = 1.0
     unit: Annotated[

@@ -212,6 +212,8 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
             prepared.route.why,
             prepared.batch.which,
             prepared.batch.starts,
+            prepared.route.others,
+            prepared.route.software,
         )
         for prepared in draft.prepared
     ]
