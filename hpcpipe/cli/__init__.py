@@ -32,7 +32,7 @@ _VERBS = {
     "logs": ("looking", "Print what a task wrote."),
     "results": ("looking", "Print what a node or a task returned."),
     "cancel": ("sending", "Cancel a run, or some of its tasks."),
-    "site": ("sites", "Show the site's settings, and where each comes from."),
+    "site": ("sites", "Show, write or check the site's settings."),
     "unlock": ("looking", "Break the lock of a client that is surely gone."),
     "completion": ("completing", "Print the shell's completion script."),
 }
