@@ -132,11 +132,11 @@ def _check_nodes(folder: Path, site: Site) -> None:
 
 def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
-    match site.scheduler:
-        case "local":
-            return {"cpus": site.local.cpus, "memory": site.local.memory}
-        case "slurm":
-            return {"cluster": site.slurm.cluster} if site.slurm.cluster else {}
+    if site.scheduler == "local":
+        return {"cpus": site.local.cpus, "memory": site.local.memory}
+    own = getattr(site, site.scheduler)
+    options = {"cluster": getattr(own, "cluster", None), "cancels": site.limits.cancels}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _prepare(

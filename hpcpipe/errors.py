@@ -39,6 +39,10 @@ class SchedulerError(HpcpipeError):
 
     exit_status = 5
 
+    def __init__(self, words: str, *, passing: bool = False) -> None:
+        super().__init__(words)
+        self.passing = passing  # the same may be taken a little later
+
 
 class SchedulerUnavailable(SchedulerError):
     """The scheduler could not be asked, which says nothing about the jobs."""
