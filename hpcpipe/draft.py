@@ -13,6 +13,7 @@ from hpcpipe.axes import label
 from hpcpipe.batch import Batch, Limits
 from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
+from hpcpipe.expected import run_times
 from hpcpipe.files import Files
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import JobStatus, Resources
@@ -96,8 +97,9 @@ def draft(
     known = _known(workflow, rundir, history, scheduler, raised)
     files = Files(workflow.files, read_pickle(rundir.files))
     plan = make_plan(workflow, known, files, resources)
-    limits = Limits(site.limits.array_size, site.limits.calls, cores=site.limits.cores)
-    batches = make_batches(plan, scheduler.capabilities, limits)
+    batches = make_batches(
+        plan, scheduler.capabilities, _limits(site), lambda: run_times(plan, rundir, history)
+    )
     run = len(history.runs) + 1
     cwd = str(Path.cwd())
     writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
@@ -105,6 +107,13 @@ def draft(
     check_places([(one.batch, one.route) for one in prepared], site)
     superseded = tuple(_superseded(plan, known, rundir, history, scheduler))
     return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared, superseded)
+
+
+def _limits(site: Site) -> Limits:
+    """Give the planner what it needs to know of a site's limits."""
+    of = site.limits
+    counted = of.max_jobs if of.elements_count and of.overflow == "refused" else None
+    return Limits(of.array_size, of.calls, counted, of.shortest_job, of.cores)
 
 
 def _check_path(folder: Path, scheduler: Scheduler) -> None:
