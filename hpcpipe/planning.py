@@ -73,7 +73,7 @@ def kind_of(batch: Batch) -> str:
     kind = f"array of {batch.elements}" if batch.indices is not None else "1 job"
     if batch.starts is None:
         return kind
-    return f"{kind} with {len(batch.tasks)} tasks, at most {batch.longest} in turn"
+    return f"{kind}, {len(batch.tasks)} tasks, up to {batch.longest} in turn"
 
 
 def _expected(draft: Draft, cores: int | None) -> Iterator[str]:
