@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from hpcpipe.allowance import bill_line, over_budget, pace_line
+from hpcpipe.allowance import bill_line, over_budget, pace_line, short_lines
 from hpcpipe.axes import label
 from hpcpipe.batch import Standing, Wait
 from hpcpipe.draft import Draft
@@ -14,8 +14,11 @@ from hpcpipe.model import ranges
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN
 
 
-def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
-    """Print a plan: nodes, batches with what they wait for, queues and why."""
+def plan_lines(draft: Draft, site_why: str, *, others: bool = False) -> Iterator[str]:
+    """Print a plan: nodes, batches with what they wait for, queues and why.
+
+    With ``others`` also why not each of the other queues.
+    """
     plan, scheduler = draft.plan, draft.site.scheduler
     yield f"{plan.workflow.name}: {_counted(draft)}"
     yield f"site {draft.site.name} ({scheduler}): {site_why}"
@@ -41,6 +44,8 @@ def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
             yield f"      after {'; '.join(_said(wait) for wait in batch.waits)}"
         if prepared.route.queue:
             yield f"      queue: {prepared.route.why}"
+        for other in prepared.route.others if others else ():
+            yield f"        not {other}"
         if prepared.route.software:
             yield f"      software: {', '.join(prepared.route.software)}"
     yield from _costs(draft)
@@ -50,6 +55,7 @@ def _costs(draft: Draft) -> Iterator[str]:
     """Say what it costs at worst, and what is wrong with that; one's own machine is free."""
     if draft.site.scheduler == "local" and not draft.site.accounts:
         return
+    yield from short_lines(draft.routed, draft.site)
     yield from filter(None, (bill_line(draft.bill, draft.site), pace_line(draft.calls, draft.site)))
     for line in over_budget(draft.routed, draft.site):
         yield f"Over budget: {line}. It is refused without --over-budget."

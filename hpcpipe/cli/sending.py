@@ -88,10 +88,13 @@ def say_submitted(draft: Draft, site_why: str) -> None:
 @click.command()
 @click.argument("workflow", metavar="FILE[:NAME]")
 @click.option("--scripts", is_flag=True, help="Print the scripts, as they would be submitted.")
+@click.option("--why", is_flag=True, help="Say of every other queue why not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @site_option
 @resource_options
-def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resources: Any) -> None:
+def plan(
+    workflow: str, scripts: bool, why: bool, as_json: bool, site: str | None, **resources: Any
+) -> None:
     """Print what would be submitted, and why the rest would not. Touches nothing."""
     from hpcpipe.draft import draft
     from hpcpipe.loading import load_workflow
@@ -103,7 +106,7 @@ def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resour
     if as_json:
         click.echo(json.dumps(plan_json(drafted), indent=1))
         return
-    for line in plan_lines(drafted, loaded.why):
+    for line in plan_lines(drafted, loaded.why, others=why):
         click.echo(line)
     for prepared in drafted.prepared if scripts else ():
         click.echo(f"\n# --- {prepared.id}.sh")
