@@ -14,7 +14,7 @@ from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.files import Files
 from hpcpipe.ledger import History, Ledger, Submission
-from hpcpipe.model import JobStatus, Resources
+from hpcpipe.model import JobStatus, Resources, State
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
 from hpcpipe.record import BatchRecord, read_record
 from hpcpipe.render import Job, make_job, render
@@ -178,8 +178,8 @@ def _superseded(
 
 
 def never(status: JobStatus) -> bool:
-    """Tell whether a queued job can never start, its predecessor having failed."""
-    return status.why == "DependencyNeverSatisfied"
+    """Tell whether a queued job can never start."""
+    return status.state is State.BLOCKED
 
 
 def _accepted(rundir: RunDir, history: History) -> Iterator[tuple[BatchRecord, Submission]]:

@@ -188,7 +188,10 @@ class Reason(StrEnum):
 
 
 class JobStatus(NamedTuple):
-    """What the queue says of one job or element, with the scheduler's own word and reason."""
+    """What the queue says of one job or element, with the scheduler's own word and reason.
+
+    ``State.BLOCKED`` is of what is queued and can never start.
+    """
 
     state: State
     native: str
@@ -216,12 +219,14 @@ class After:
     """One dependency on an accepted job: start after it ended well.
 
     ``each`` pairs elements: element *i* starts after element *i* of ``job``. ``all`` waits for
-    the whole of ``job``, or for its one element ``element``.
+    the whole of ``job``, or for its one element ``element``. ``relaxed`` says that some of what
+    waits needs less than that, and may have all it needs though ``job`` fails.
     """
 
     job: str
     kind: Literal["each", "all"] = "all"
     element: int | None = None
+    relaxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,7 @@ class Capabilities:
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
     sparse: bool = True  # arrays over any set of indices, not only first..last
+    array_of_one: bool = True  # arrays may have a single element
     hold: bool = True  # submit held, release later
     first_index: int = 0
     window: int | None = None  # elements of an After("each") array that are looked at at a time

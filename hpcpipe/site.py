@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "pbs"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -165,6 +165,14 @@ class Slurm:
 
 
 @dataclass(frozen=True)
+class PBS:
+    """What only PBS Professional and OpenPBS know."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l place=free".'] = ()
+    account: Annotated[Line, 'The option for the account, as far as its name: "-P ".'] = "-A "
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -189,4 +197,5 @@ class Site:
     environment: Environment = field(default_factory=Environment)
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
+    pbs: PBS = field(default_factory=PBS)
     local: Local = field(default_factory=Local)

@@ -127,7 +127,10 @@ def _submit_one(
     script = draft.rundir.batches / f"{prepared.id}.sh"
     after = [
         After(
-            wait.on.job if isinstance(wait.on, Standing) else jobs[wait.on], wait.kind, wait.element
+            wait.on.job if isinstance(wait.on, Standing) else jobs[wait.on],
+            wait.kind,
+            wait.element,
+            wait.relaxed,
         )
         for wait in prepared.batch.waits
     ]
