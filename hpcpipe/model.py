@@ -238,6 +238,7 @@ class Capabilities:
     element_dependency: bool = True  # After("all", element=i)
     sparse: bool = True  # arrays over any set of indices, not only first..last
     array_of_one: bool = True  # arrays may have a single element
+    success: bool = True  # what is after a failure never starts; else only its own gate ends it
     hold: bool = True  # submit held, release later
     first_index: int = 0
     window: int | None = None  # elements of an After("each") array that are looked at at a time
