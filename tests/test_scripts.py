@@ -21,7 +21,7 @@ from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import Environment, Queue, Site, Slurm
+from hpcpipe.site import PBS, Environment, Queue, Site, Slurm
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
@@ -75,6 +75,7 @@ FULL = Site(
     ),
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
+    pbs=PBS(options=("-l place=free",), account="-P "),
 )
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "python-array": (python_array, BARE, "/data/here"),
@@ -87,9 +88,9 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+@pytest.mark.parametrize("scheduler", ["slurm", "local", "pbs"])
 def test_a_script_is_as_it_was(
-    scheduler: Literal["slurm", "local"],
+    scheduler: Literal["slurm", "local", "pbs"],
     case: str,
     golden: Callable[[str, str], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +108,7 @@ def test_a_script_is_as_it_was(
 def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
     folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
-    assert found == {f"{name}/{case}.sh" for name in ("slurm", "local") for case in CASES}
+    assert found == {f"{name}/{case}.sh" for name in ("slurm", "local", "pbs") for case in CASES}
 
 
 # Commands, run by sh

@@ -21,14 +21,16 @@ Oddities worth knowing:
   mean something in a row that is F or X only.
 * Exit_status is 256 and a signal, or negative: -29 for the time, -27 and -26 for the memory.
 * Standard output would appear after a job's end only, so the script opens its log itself.
-* ``qsub`` cannot always send a working folder whose path has quotes, backslashes, commas or line
-  breaks: such run folders are refused.
+* ``qsub`` cannot always send a working folder whose path has quotes or commas. So it runs in the
+  root folder, and the job finds the run's own in ``$HPCPIPE_FOLDER``, where all but the plainest
+  characters are ``%`` and three octal digits.
 * Arrays may always be started again by PBS itself, after their node failed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,22 +71,29 @@ class PBS(CommandScheduler):
         element_dependency=False,
         sparse=False,
         array_of_one=False,
-        no_path=r"""["'\\,\n]""",
+        success=False,
     )
     over: ClassVar[str] = "FX"  # the states of what has ended
 
     def unreachable(self, done: Done) -> bool:
         return bool(re.search(_UNREACHABLE, done.stderr))
 
+    def submit(
+        self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
+    ) -> str:
+        words = self.submit_command(script, after, token=token, held=held)
+        return self.read_submit(self._run(words, Path("/")))
+
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool
     ) -> tuple[str, ...]:
-        words = ["qsub", "-v", f"{_TOKEN}={token}"]
+        folder = _plain(os.fsencode(script.parent.parent.absolute()))
+        words = ["qsub", "-v", f"{_TOKEN}={token},HPCPIPE_FOLDER={folder}"]
         if held:
             words.append("-h")
         if after:
             words += ["-W", f"depend={self.dependency(after)}"]
-        return (*words, f"{script.parent.name}/{script.name}")
+        return (*words, str(script.absolute()))
 
     def dependency(self, after: Sequence[After]) -> str:
         """Spell dependencies: ``afterok:7.srv:9.srv,afterany:8[].srv``."""
@@ -178,6 +187,11 @@ class PBS(CommandScheduler):
 
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else job.replace("[]", f"[{index}]")
+
+
+def _plain(path: bytes) -> str:
+    """Spell a path in characters that mean nothing to anybody."""
+    return re.sub(rb"[^\w/.+-]", lambda odd: b"%%%03o" % ord(odd[0]), path).decode("ascii")
 
 
 def _whole(jobs: Collection[str]) -> Iterable[str]:

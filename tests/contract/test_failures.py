@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from contract.dialects import DIALECTS, Dialect
-from contract.harness import Bench, Cluster, until
+from contract.dialects import DIALECTS
+from contract.harness import Bench, Cluster, tried, until
 
 # Nothing else may run on the node that is set DOWN: each part has a partition of its own.
 WORKFLOW = """
@@ -110,9 +110,14 @@ class Broken:
 def broken(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broken]:
-    dialect: Dialect = request.param
-    dialect.need()
-    cluster = Cluster(dialect, tmp_path_factory.mktemp("broken"))
+    with tried(request.param, tmp_path_factory.mktemp("broken")) as cluster:
+        report = _break(cluster)
+        yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
+
+
+def _break(cluster: Cluster) -> Any:
+    """Run the workflow that breaks, and give its last report."""
+    dialect = cluster.dialect
     set_node, begun = dialect.set_node, f"{dialect.element}; {dialect.node}"
     words = {"begun": begun, "time": dialect.short_time, "alone": set_node is not None}
     cluster.write("broken.py", WORKFLOW.format(**words))
@@ -121,16 +126,13 @@ def broken(
     others = Bench(cluster, cluster.home / "elsewhere").scheduler
     others.cancel([_started(cluster, "work/cancelled")[0]])
     if set_node is None:
-        report = cluster.finish(seconds=240)
-    else:
-        node = _started(cluster, "alone")[1]
-        try:
-            set_node(node, "DOWN")
-            report = cluster.finish(seconds=240)
-        finally:
-            set_node(node, "RESUME")
-    yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
-    cluster.end()
+        return cluster.finish(seconds=240)
+    node = _started(cluster, "alone")[1]
+    try:
+        set_node(node, "DOWN")
+        return cluster.finish(seconds=240)
+    finally:
+        set_node(node, "RESUME")
 
 
 def _ran(cluster: Cluster) -> dict[str, list[tuple[str, str]]]:

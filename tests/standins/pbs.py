@@ -23,7 +23,8 @@ from standins.engine import CPUS, After, Element, Engine, Job, State, Step, Unre
 SERVER = "pbshost"
 MAX_ARRAY = 1000
 NAME = 230  # characters
-QUEUES = {"workq": None, "short": 60, "closed": None, "disabled": None}  # most walltime, s
+# The most walltime, in seconds.
+QUEUES = {"workq": None, "long": None, "short": 60, "closed": None, "disabled": None}
 KINDS = ("afterok", "afternotok", "afterany", "after", "beforeok", "beforenotok", "beforeany")
 OTHERS = (
     "block",

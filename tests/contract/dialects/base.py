@@ -23,6 +23,12 @@ def always() -> str:
     return ""
 
 
+def nothing(home: Path) -> dict[str, str]:
+    """Need nothing, and do nothing."""
+    del home
+    return {}
+
+
 @dataclass(frozen=True)
 class Dialect:
     """One scheduler under test: how it is spelled, found, and lost. Snippets are of sh.
@@ -44,6 +50,9 @@ class Dialect:
     refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}
     short_time: str  # about the shortest limit of time that it keeps
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
+    begin: str = ""  # snippet: what a script begins with; {log} is its log
+    variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
+    end: Callable[[Path], object] = nothing  # end all that runs from that folder
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
