@@ -66,7 +66,6 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
     indices = batch.indices or ()
     runs = list(ranges(indices))
     queue, asked = route.queue, route.resources
-    own = getattr(getattr(site, site.scheduler), "options", ())
     return Job(
         id=batch_id,
         name=f"{batch.name}.{workflow}",
@@ -88,7 +87,10 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         memory=asked.memory,
         time=asked.time,
         gpus=asked.gpus,
-        options=(*own, *(queue.options if queue else ())),
+        options=(
+            *getattr(getattr(site, site.scheduler), "options", ()),
+            *(queue.options if queue else ()),
+        ),
     )
 
 

@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm", "pbs"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "pbs", "torque"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -173,6 +173,14 @@ class PBS:
 
 
 @dataclass(frozen=True)
+class Torque:
+    """What only Torque knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l feature=haswell".'] = ()
+    account: Annotated[Line, 'The option for the account, as far as its name: "-P ".'] = "-A "
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -198,4 +206,5 @@ class Site:
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
     pbs: PBS = field(default_factory=PBS)
+    torque: Torque = field(default_factory=Torque)
     local: Local = field(default_factory=Local)

@@ -15,7 +15,7 @@ from hpcpipe.errors import ConfigError, near
 # A command that only one scheduler has, and the shipped site for it.
 _TELLING = {"sbatch": "slurm"}
 # Several have a `qstat`; what each says of its version begins so.
-_QSTATS = {"pbs_version": "pbs"}
+_QSTATS = {"pbs_version": "pbs", "Version:": "torque"}
 
 
 def _version(command: str) -> str:

@@ -1,17 +1,11 @@
-"""PBS: its adapter against what OpenPBS 23.06.06 printed (tests/golden/outputs/pbs), and its
-stand-in against the same."""
+"""PBS: its adapter against what OpenPBS 23.06.06 printed (tests/golden/outputs/pbs)."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from collections.abc import Sequence
-from getpass import getuser
 from pathlib import Path
 
 import pytest
-from contract.dialects import PBS as DIALECT
-from contract.harness import tried, until
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, Reason, State
@@ -19,8 +13,6 @@ from hpcpipe.schedulers.base import Done
 from hpcpipe.schedulers.pbs import PBS
 
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "pbs"
-COMMANDS = Path(__file__).parent / "standins" / "bin" / "pbs"
-STANDIN_SITE = COMMANDS.parents[1] / "pbs.toml"
 REFUSALS = [line.split("\t") for line in (OUTPUTS / "refusals.tsv").read_text().splitlines()]
 
 
@@ -139,81 +131,3 @@ def test_a_refusal_begins_with_the_words_of_pbs(name: str) -> None:
         pbs(name, 2).submit(Path("run/batches/x.sh"), token="t")
     assert type(refused.value) is SchedulerError
     assert str(refused.value).startswith("qsub: ")
-
-
-# --- the stand-in ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A folder with the scripts that the samples were taken with."""
-    for name in ("hello.sh", "ts.sh"):
-        (tmp_path / name).write_text("#!/bin/sh\nexit ${EXIT:-0}\n")
-    (tmp_path / "standin").mkdir()
-    return tmp_path
-
-
-def typed(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line of the stand-in."""
-    command, *words = shlex.split(line)
-    env = {"STANDIN": str(folder / "standin"), "HOME": str(folder), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(
-        [COMMANDS / command, *words],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "status", "line"), REFUSALS, ids=[name for name, *_ in REFUSALS])
-def test_the_stand_in_refuses_what_pbs_refuses_in_its_words(
-    run: Path, name: str, status: str, line: str
-) -> None:
-    if "finished" in name:
-        for _ in range(6):
-            assert typed(run, "qsub hello.sh").returncode == 0
-    wanted = (int(status), (OUTPUTS / f"{name}.err").read_text())
-
-    def answered() -> bool:
-        done = typed(run, line)
-        return (done.returncode, done.stderr) == wanted
-
-    until(answered, seconds=10)
-
-
-def test_after_an_array_the_stand_in_goes_by_the_element_that_ended_last(run: Path) -> None:
-    (run / "array.sh").write_text(
-        "#!/bin/sh\ncd $PBS_O_WORKDIR\n"
-        "[ $PBS_ARRAY_INDEX != $LAST ] || sleep 1\n[ $PBS_ARRAY_INDEX != $BAD ] || exit 7\n"
-    )
-    (run / "note.sh").write_text("#!/bin/sh\necho $WHICH >> $PBS_O_WORKDIR/ran\n")
-    for bad, last in ((2, 3), (3, 3)):
-        array = typed(run, f"qsub -h -J 1-3 -v BAD={bad},LAST={last} array.sh").stdout.strip()
-        for kind in ("afterok", "afternotok", "afterany"):
-            line = f"qsub -W depend={kind}:{array} -v WHICH={bad}.{kind} note.sh"
-            assert typed(run, line).returncode == 0
-        assert typed(run, f"qrls {array}").returncode == 0
-    until(lambda: not typed(run, "qselect -u " + getuser()).stdout, seconds=20)
-    ran = (run / "ran").read_text().split()
-    assert sorted(ran) == ["2.afterany", "2.afterok", "3.afterany", "3.afternotok"]
-
-
-def test_without_history_the_stand_in_drops_what_comes_after_a_job_that_ended(run: Path) -> None:
-    (run / "standin" / "no_history").touch()
-    job = typed(run, "qsub hello.sh").stdout.strip()
-    until(lambda: "Unknown Job Id" in typed(run, f"qstat -f -F json {job}").stderr, seconds=10)
-    late = typed(run, f"qsub -W depend=afterany:{job} ts.sh")
-    assert (late.returncode, late.stdout) == (0, "2.pbshost\n")
-    assert "Unknown Job Id" in typed(run, "qstat -f -F json 2").stderr
-
-
-def test_a_job_too_big_for_the_cluster_is_named_and_cleared(tmp_path: Path) -> None:
-    with tried(DIALECT, tmp_path) as cluster:
-        site = STANDIN_SITE.read_text().replace("max_cpus = 8", "max_cpus = 64")
-        cluster.write("big.toml", site)
-        words = ("map", "--site", "./big.toml", "--base-dir", "runs", "--name", "it")
-        cluster.hpcpipe(*words, "--cpus", "16", "--", "echo", ":::", "a")
-        [failed] = cluster.finish()["failures"]
-        assert (failed["state"], failed["reason"]) == ("failed", "refused by the scheduler")
-        assert failed["error"].startswith("Can Never Run: Insufficient amount of resource: ncpus")
-        cluster.hpcpipe(*words, "--cpus", "1", "--", "echo", ":::", "a")
-        assert cluster.finish()["nodes"] == {"it": {"all": 1, "done": 1}}
-        assert not typed(tmp_path, f"qselect -u {getuser()}").stdout

@@ -57,8 +57,8 @@ _LIVE = {
     "U": State.RUNNING,
 }
 _LIMITS = {-29: Reason.TIME, -28: Reason.TIME, -27: Reason.MEMORY, -26: Reason.MEMORY}
-_DELETED = 91  # substate
-_SIGNAL = 256
+DELETED = 91  # substate
+SIGNAL = 256  # the Exit_status of a signal is so much higher
 _TOKEN = "HPCPIPE_TOKEN"
 
 
@@ -115,7 +115,7 @@ class PBS(CommandScheduler):
 
     def poll_command(self, jobs: Collection[str]) -> tuple[str, ...]:
         # Without -x, which a server without history answers with a refusal, of live jobs too.
-        return ("qstat", "-t", "-f", "-F", "json", *_whole(jobs))
+        return ("qstat", "-t", "-f", "-F", "json", *self.whole(jobs))
 
     def read_poll(self, done: Done) -> Mapping[str, JobStatus]:
         statuses = {}
@@ -134,7 +134,7 @@ class PBS(CommandScheduler):
 
     def account_command(self, jobs: Collection[str], since: float) -> tuple[str, ...]:
         del since
-        return ("qstat", "-x", "-t", "-f", "-F", "json", *_whole(jobs))
+        return ("qstat", "-x", "-t", "-f", "-F", "json", *self.whole(jobs))
 
     def read_account(self, done: Done) -> Mapping[str, JobEnd]:
         return {
@@ -185,6 +185,10 @@ class PBS(CommandScheduler):
                 found[str(token)] = job
         return found
 
+    def whole(self, jobs: Collection[str]) -> Iterable[str]:
+        """Give the jobs that these jobs and elements belong to, each once."""
+        return dict.fromkeys(map(_array, jobs))
+
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else job.replace("[]", f"[{index}]")
 
@@ -192,11 +196,6 @@ class PBS(CommandScheduler):
 def _plain(path: bytes) -> str:
     """Spell a path in characters that mean nothing to anybody."""
     return re.sub(rb"[^\w/.+-]", lambda odd: b"%%%03o" % ord(odd[0]), path).decode("ascii")
-
-
-def _whole(jobs: Collection[str]) -> Iterable[str]:
-    """Give the jobs that these jobs and elements belong to, each once."""
-    return dict.fromkeys(map(_array, jobs))
 
 
 def _array(job: str) -> str:
@@ -227,18 +226,18 @@ def _end(row: Row) -> JobEnd:
         wall=float(hours * 3600 + minutes * 60 + seconds) if used else None,
         host=row.get("exec_host", "").partition("/")[0],
     )
-    if code is not None and code > _SIGNAL:
-        return end._replace(signal=code - _SIGNAL)
+    if code is not None and code > SIGNAL:
+        return end._replace(signal=code - SIGNAL)
     return end._replace(exit_code=code if code is not None and code >= 0 else None)
 
 
 def _reason(code: int | None, row: Row) -> Reason | None:
-    if row.get("substate") == _DELETED or (code is None and row["job_state"] == "X"):
+    if row.get("substate") == DELETED or (code is None and row["job_state"] == "X"):
         return Reason.CANCELLED
     if code is None:
         return Reason.UPSTREAM if row.get("depend") else Reason.CANCELLED
     if code < 0:
         return _LIMITS.get(code, Reason.NODE)
-    if code > _SIGNAL:
+    if code > SIGNAL:
         return Reason.SIGNAL
     return Reason.EXIT if code else None

@@ -13,14 +13,15 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import Any
 
-from standins.engine import CPUS, After, Element, Engine, Job, State, Step, Unreachable, refuse
+from standins import qtools
+from standins.engine import CPUS, After, Element, Engine, Job, State, Step, refuse
+from standins.qtools import SERVER, Options, Refused, clock, job_id, minute
 
-SERVER = "pbshost"
 MAX_ARRAY = 1000
 NAME = 230  # characters
 # The most walltime, in seconds.
@@ -43,33 +44,14 @@ USAGE = """usage: qsub [-a date_time] [-A account_string] [-c interval]
 \t[-v variable_list] [-V ] [-z] [script | -- command [arg1 ...]]
        qsub --version"""
 
-
-class Refused(Exception):
-    """A command is refused: the words without the command's name, and the exit status."""
-
-    def __init__(self, words: str, status: int) -> None:
-        super().__init__(words)
-        self.words, self.status = words, status
-
-
-def command(function: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
-    """Make a function a command, which prints refusals in its own name."""
-
-    def run(argv: list[str]) -> int:
-        try:
-            return function(argv)
-        except Refused as refused:
-            return refuse(f"{function.__name__}: {refused.words}", refused.status)
-        except Unreachable:
-            words = f"cannot connect to server {SERVER} (errno=15010)"
-            return refuse(f"Connection refused\n{function.__name__}: {words}", 1)
-
-    return run
+command = qtools.commands(
+    f"Connection refused\n{{name}}: cannot connect to server {SERVER} (errno=15010)", 1
+)
 
 
 def illegal(option: str) -> Refused:
     """Refuse an option's value, as one that cannot be read."""
-    return Refused(f"illegal -{option} value\n{USAGE}", 2)
+    return Refused(f"{{name}}: illegal -{option} value\n{USAGE}", 2)
 
 
 # --- the rules ------------------------------------------------------------------------------------
@@ -148,29 +130,14 @@ def history() -> bool:
 # --- ids ------------------------------------------------------------------------------------------
 
 
-def job_id(job: Job, element: Element | None = None) -> str:
-    """Spell an id: ``7.pbshost``, ``8[].pbshost``, ``8[3].pbshost``."""
-    index = "" if element is None or element.index is None else element.index
-    return f"{job.number}{'' if job.indices is None else f'[{index}]'}.{SERVER}"
-
-
 def find(state: State, word: str) -> tuple[Job, list[Element]]:
-    """Find what an id means: a job and those of its elements that are named, or all of them."""
-    match = re.fullmatch(r"(\d+)(\[(?:(\d+)(?:-(\d+))?)?\])?(?:\.[\w.-]+)?", word)
-    if match is None:
-        raise Refused(f"illegally formed job identifier: {word}", 1)
-    job = state.jobs.get(int(match[1]))
+    """Find what an id means, if it is not forgotten."""
     spelled = word if "." in word else f"{word}.{SERVER}"
-    if job is None or (job.indices is None) != (match[2] is None):
-        raise Refused(f"Unknown Job Id {spelled}", 153)
+    unknown = Refused(f"{{name}}: Unknown Job Id {spelled}", 153)
+    job, elements = qtools.find(state, word, unknown)
     if not history() and job.all_are("ended"):
-        raise Refused(f"Unknown Job Id {spelled}", 153)
-    if match[3] is None:
-        return job, [*job.elements.values()]
-    wanted = range(int(match[3]), int(match[4] or match[3]) + 1)
-    if not set(wanted) <= job.elements.keys():
-        raise Refused(f"Unknown Job Id {spelled}", 153)
-    return job, [job.elements[index] for index in wanted]
+        raise unknown
+    return job, elements
 
 
 # --- qsub -----------------------------------------------------------------------------------------
@@ -179,17 +146,17 @@ def find(state: State, word: str) -> tuple[Job, list[Element]]:
 @command
 def qsub(argv: list[str]) -> int:
     """Submit a script."""
-    given, words = _options(argv)
+    given, words = read_options(argv)
     if len(words) != 1:
-        raise Refused(f"a script, and one only\n{USAGE}", 2)
+        raise Refused(f"{{name}}: a script, and one only\n{USAGE}", 2)
     try:
         script = Path(words[0]).read_bytes()
     except OSError:
-        raise Refused("script file:: No such file or directory", 1) from None
-    options = [*_directives(script.decode(errors="replace")), *given]
+        raise Refused("{name}: script file:: No such file or directory", 1) from None
+    options = [*qtools.directives(script.decode(errors="replace"), read_options), *given]
     folder = os.getcwd()
     if re.search(r"""["'\\,\n]""", folder):
-        raise Refused("cannot send environment with the job", 1)
+        raise Refused("{name}: cannot send environment with the job", 1)
     said = dict(options)
     ask = _resources(options)
     queue = said.get("-q", "workq")
@@ -200,7 +167,7 @@ def qsub(argv: list[str]) -> int:
             _name(said.get("-N", Path(words[0]).name)),
             script,
             folder,
-            _variables(options),
+            qtools.variables(options),
             _indices(said["-J"]) if "-J" in said else None,
             cpus=ask.get("ncpus", 1),
             memory=ask.get("mem"),
@@ -211,36 +178,24 @@ def qsub(argv: list[str]) -> int:
             facts={"queue": queue, "words": shlex.join(argv), "user": getuser()},
         )
         if "-r" in said and job.indices is not None and said["-r"] == "n":
-            raise Refused("Job arrays must be rerunable", 1)
+            raise Refused("{name}: Job arrays must be rerunable", 1)
         state.jobs[job.number] = job
     print(job_id(job))
     return 0
 
 
-def _options(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def read_options(argv: list[str]) -> tuple[Options, list[str]]:
+    """Read the options of a command line, or of a directive."""
     try:
         return getopt.getopt(argv, "A:c:e:hj:J:k:l:m:N:o:p:P:q:r:R:S:W:v:V")
     except getopt.GetoptError as error:
-        raise Refused(
-            f"invalid option -- '{error.opt if len(error.opt) == 1 else '-'}'\n{USAGE}", 2
-        ) from None
-
-
-def _directives(script: str) -> Iterator[tuple[str, str]]:
-    """Read the options of the lines before the first command."""
-    for line in script.splitlines():
-        if line.startswith("#PBS"):
-            given, words = _options(shlex.split(line.removeprefix("#PBS")))
-            if words:
-                raise Refused(f"directive error: {line}", 1)
-            yield from given
-        elif line and not line.startswith(("#", ":")):
-            return
+        letter = error.opt if len(error.opt) == 1 else "-"
+        raise Refused(f"{{name}}: invalid option -- '{letter}'\n{USAGE}", 2) from None
 
 
 def _name(name: str) -> str:
     if len(name) > NAME:
-        raise Refused("Job name is too long ", 2)
+        raise Refused("{name}: Job name is too long ", 2)
     if not re.fullmatch(r"[^\s:/]+", name):
         raise illegal("N")
     return name
@@ -252,7 +207,7 @@ def _indices(text: str) -> range:
         raise illegal("J")
     indices = range(int(match[1]), int(match[2]) + 1, int(match[3] or 1))
     if len(indices) > MAX_ARRAY:
-        raise Refused("Array job exceeds server or queue size limit", 3)
+        raise Refused("{name}: Array job exceeds server or queue size limit", 3)
     return indices
 
 
@@ -272,63 +227,37 @@ def _others(text: str) -> Iterator[After]:
             yield After(kind, int(match[1]))
 
 
-def _variables(options: Sequence[tuple[str, str]]) -> dict[str, str]:
-    found = {}
-    for key, value in options:
-        for part in re.findall(r"((?:[^,\\]|\\.)+)", value if key == "-v" else ""):
-            name, said, text = re.sub(r"\\(.)", r"\1", part).partition("=")
-            found[name] = text if said else os.environ.get(name, "")
-    return found
-
-
-def _resources(options: Sequence[tuple[str, str]]) -> dict[str, int]:
+def _resources(options: Options) -> dict[str, int]:
     ask: dict[str, int] = {}
     for key, value in options:
         for part in value.split(",") if key == "-l" else ():
             name, _, amount = part.partition("=")
             if name not in RESOURCES:
-                raise Refused(f"Unknown resource Resource_List.{name}", 187)
+                raise Refused(f"{{name}}: Unknown resource Resource_List.{name}", 187)
             if name != "select":
-                ask |= {name: _amount(name, amount)}
+                ask |= _amount(name, amount)
                 continue
             for chunk in re.sub(r"^\d+:", "", amount).split(":"):
                 inner, _, amount = chunk.partition("=")
                 if inner not in RESOURCES:
-                    raise Refused(f"Unknown resource: {inner}", 187)
-                ask |= {inner: _amount(inner, amount)}
+                    raise Refused(f"{{name}}: Unknown resource: {inner}", 187)
+                ask |= _amount(inner, amount)
     return ask
 
 
-def _amount(name: str, text: str) -> int:
-    """Read an amount: seconds, MiB, or a number."""
-    bad = Refused(f"Illegal attribute or resource value Resource_List.{name}", 166)
-    if name in ("walltime", "cput"):
-        if not re.fullmatch(r"(\d+:){0,2}\d+", text):
-            raise bad
-        seconds = 0
-        for part in text.split(":"):
-            seconds = seconds * 60 + int(part)
-        return seconds
-    if name in ("mem", "vmem"):
-        match = re.fullmatch(r"(\d+)(kb|mb|gb|tb)", text, re.I)
-        if match is None:
-            raise bad
-        return int(int(match[1]) * {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1 << 20}[match[2][0]])
-    if name == "place":
-        return 0
-    if not text.isdigit():
-        raise bad
-    return int(text)
+def _amount(name: str, text: str) -> dict[str, int]:
+    words = f"{{name}}: Illegal attribute or resource value Resource_List.{name}"
+    return {name: qtools.amount(name, text, Refused(words, 166))}
 
 
 def _check_queue(queue: str, ask: Mapping[str, int]) -> None:
     if queue not in QUEUES:
-        raise Refused("Unknown queue", 170)
+        raise Refused("{name}: Unknown queue", 170)
     if queue == "disabled":
-        raise Refused("Queue is not enabled", 173)
+        raise Refused("{name}: Queue is not enabled", 173)
     most = QUEUES[queue]
     if most and ask.get("walltime", 0) > most:
-        raise Refused("Job violates queue and/or server resource limits", 188)
+        raise Refused("{name}: Job violates queue and/or server resource limits", 188)
 
 
 # --- qdel, qrls, qselect --------------------------------------------------------------------------
@@ -337,43 +266,32 @@ def _check_queue(queue: str, ask: Mapping[str, int]) -> None:
 @command
 def qdel(argv: list[str]) -> int:
     """Delete jobs or elements."""
-    given, words = getopt.getopt(argv, "xW:")
-    del given
+    _, words = getopt.getopt(argv, "xW:")
+    here = engine()
 
-    def delete(job: Job, elements: Sequence[Element], held: Engine) -> None:
-        if job.all_are("ended"):
-            raise Refused(f"Job has finished {job_id(job)}", 35)
-        for element in elements:
-            held.cancel(element)
+    def delete(state: State, word: str) -> None:
+        for element in _live(state, word)[1]:
+            here.cancel(element)
 
-    return _each("qdel", words, delete)
+    return qtools.each("qdel", words, here, delete)
 
 
 @command
 def qrls(argv: list[str]) -> int:
     """Let held jobs go."""
 
-    def release(job: Job, elements: Sequence[Element], held: Engine) -> None:
-        del elements, held
-        if job.all_are("ended"):
-            raise Refused(f"Job has finished {job_id(job)}", 35)
-        job.held = False
+    def release(state: State, word: str) -> None:
+        _live(state, word)[0].held = False
 
-    return _each("qrls", argv, release)
+    return qtools.each("qrls", argv, engine(), release)
 
 
-def _each(
-    name: str, words: Sequence[str], act: Callable[[Job, Sequence[Element], Engine], None]
-) -> int:
-    """Do the same to each id, and go on where one is refused; the last refusal's status counts."""
-    status, held = 0, engine()
-    with held.open() as state:
-        for word in words:
-            try:
-                act(*find(state, word), held)
-            except Refused as refused:
-                status = refuse(f"{name}: {refused.words}", refused.status)
-    return status
+def _live(state: State, word: str) -> tuple[Job, list[Element]]:
+    """Find what an id means that has not ended."""
+    job, elements = find(state, word)
+    if job.all_are("ended"):
+        raise Refused(f"{{name}}: Job has finished {job_id(job)}", 35)
+    return job, elements
 
 
 @command
@@ -399,7 +317,7 @@ def qstat(argv: list[str]) -> int:
     given, words = getopt.getopt(argv, "xtfF:")
     said = dict(given)
     if said.get("-F") != "json" or "-f" not in said:
-        raise Refused("the stand-in prints JSON only", 2)
+        raise Refused("{name}: the stand-in prints JSON only", 2)
     status, rows = 0, {}
     with engine().open() as state:
         for word in words or [job_id(job) for job in state.jobs.values()]:
@@ -412,9 +330,9 @@ def qstat(argv: list[str]) -> int:
                     if not words:
                         continue
                     told = "Job has finished, use -x or -H to obtain historical job information"
-                    raise Refused(f"{job_id(job)} {told}", 35)
+                    raise Refused(f"{{name}}: {job_id(job)} {told}", 35)
             except Refused as refused:
-                status = refuse(f"qstat: {refused.words}", refused.status)
+                status = refuse(refused.words.replace("{name}", "qstat"), refused.status)
                 continue
             rows[job_id(job)] = _row(state, job)
             if "-t" in said and job.indices is not None:
@@ -437,7 +355,7 @@ def _row(state: State, job: Job) -> dict[str, Any]:
         ended, codes = job.all_are("ended"), [exit_status(one) for one in job.elements.values()]
         letter = "F" if ended else "H" if job.held else "B"
         last = exit_status(job.last())
-        began = f"Job Array Began at {_minute(job.submitted)}"
+        began = f"Job Array Began at {minute(job.submitted)}"
         return _common(job) | {
             "job_state": letter,
             "stime": time.ctime(min(one.started or one.ended for one in job.elements.values())),
@@ -505,7 +423,7 @@ def _ran(job: Job, element: Element, letter: str) -> dict[str, Any]:
         row: dict[str, Any] = {"job_state": letter}
         return row | {"substate": 92 if element.cause == "dropped" else 91}
     place = f"({SERVER}:ncpus={job.cpus})"
-    comment = f"Job run at {_minute(element.started)} on {place}"
+    comment = f"Job run at {minute(element.started)} on {place}"
     row = {"stime": time.ctime(element.started), "exec_host": f"{SERVER}/0", "run_count": 1}
     if element.state == "running":
         return row | {"job_state": "R", "substate": 42, "comment": comment}
@@ -515,16 +433,14 @@ def _ran(job: Job, element: Element, letter: str) -> dict[str, Any]:
         "memory": "exceeded resource mem",
         "cancelled": f"terminated by {job.facts['user']}@{SERVER}",
     }.get(element.cause, "failed" if code else "finished")
-    seconds = int(element.ended - element.started)
-    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     return row | {
         "job_state": letter,
         "substate": 91 if element.cause == "cancelled" else 93 if code else 92,
         "comment": f"{comment} and {how}",
         "Exit_status": code,
-        "resources_used": {"mem": f"{element.memory << 10}kb", "ncpus": 1, "walltime": clock},
+        "resources_used": {
+            "mem": f"{element.memory << 10}kb",
+            "ncpus": 1,
+            "walltime": clock(element.ended - element.started),
+        },
     }
-
-
-def _minute(when: float) -> str:
-    return time.strftime("%a %b %d at %H:%M", time.localtime(when))

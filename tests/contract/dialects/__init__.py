@@ -6,7 +6,8 @@ from contract.dialects.base import Dialect
 from contract.dialects.local import LOCAL
 from contract.dialects.pbs import PBS
 from contract.dialects.slurm import SLURM
+from contract.dialects.torque import TORQUE
 
-__all__ = ["DIALECTS", "LOCAL", "PBS", "SLURM", "Dialect"]
+__all__ = ["DIALECTS", "LOCAL", "PBS", "SLURM", "TORQUE", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, PBS)
+DIALECTS = (LOCAL, SLURM, PBS, TORQUE)
