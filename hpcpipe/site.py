@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm", "pbs", "torque"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "pbs", "torque", "lsf"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -181,6 +181,16 @@ class Torque:
 
 
 @dataclass(frozen=True)
+class LSF:
+    """What only LSF knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-sla gold".'] = ()
+    requeue: Annotated[Flag, "Whether a job may be started again after its node failed."] = False
+    account: Annotated[Line, 'The option for the account, as far as its name: "-G ".'] = "-P "
+    memory_per_slot: Annotated[Flag, "Whether memory is reserved for each slot."] = False
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -207,4 +217,5 @@ class Site:
     slurm: Slurm = field(default_factory=Slurm)
     pbs: PBS = field(default_factory=PBS)
     torque: Torque = field(default_factory=Torque)
+    lsf: LSF = field(default_factory=LSF)
     local: Local = field(default_factory=Local)

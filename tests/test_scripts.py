@@ -21,7 +21,7 @@ from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import PBS, Environment, Queue, Scheduler, Site, Slurm, Torque
+from hpcpipe.site import LSF, PBS, Environment, Queue, Scheduler, Site, Slurm, Torque
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
 SCHEDULERS = get_args(get_args(Scheduler)[0])
@@ -77,6 +77,7 @@ FULL = Site(
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
     pbs=PBS(options=("-l place=free",), account="-P "),
+    lsf=LSF(account="-G ", memory_per_slot=True),
     torque=Torque(options=("-l feature=a|b",)),
 )
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
@@ -110,9 +111,7 @@ def test_a_script_is_as_it_was(
 def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
     folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
-    assert found == {
-        f"{name}/{case}.sh" for name in ("slurm", "local", "pbs", "torque") for case in CASES
-    }
+    assert found == {f"{name}/{case}.sh" for name in SCHEDULERS for case in CASES}
 
 
 # Commands, run by sh

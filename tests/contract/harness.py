@@ -167,10 +167,11 @@ class Bench:
         runs = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges(array))
         first, last = (array[0], array[-1]) if array else (0, 0)
         lines = [*directives, *(dialect.array if array else dialect.job)]
-        spelled = [line.format(indices=runs, first=first, last=last) for line in lines]
+        facts = {"indices": runs, "first": first, "last": last, "unique": len(self.calls)}
+        spelled = [line.format(**facts) for line in lines]
         head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
         which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
-        script = self.folder / "batches" / "a script.sh"
+        script = self.folder / "batches" / f"a script {len(self.calls)}.sh"
         begin = dialect.begin.format(log=f"logs/out{f'.{dialect.index}' if array else ''}")
         script.write_text(f"#!/bin/sh\n{head}{begin}{which}{dedent(body)}")
         return script

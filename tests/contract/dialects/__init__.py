@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contract.dialects.base import Dialect
 from contract.dialects.local import LOCAL
+from contract.dialects.lsf import LSF
 from contract.dialects.pbs import PBS
 from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
-__all__ = ["DIALECTS", "LOCAL", "PBS", "SLURM", "TORQUE", "Dialect"]
+__all__ = ["DIALECTS", "LOCAL", "LSF", "PBS", "SLURM", "TORQUE", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, PBS, TORQUE)
+DIALECTS = (LOCAL, SLURM, PBS, TORQUE, LSF)

@@ -44,7 +44,9 @@ class Dialect:
     out_of_reach: Callable[[Path], dict[str, str]]  # what in the environment makes it so; a folder
     mark: str  # how a directive begins
     job: tuple[str, ...]  # directives of a plain job that logs to logs/out
-    array: tuple[str, ...]  # and of an array, to logs/out.INDEX; with {first}, {last}, {indices}
+    array: tuple[
+        str, ...
+    ]  # and of an array, to logs/out.INDEX; with {first}, {last}, {indices}, {unique}
     index: str  # snippet: the index of an element
     element: str  # snippet: its id, or the job's where that is no array
     refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}

@@ -42,11 +42,11 @@ def end(home: Path) -> None:
 
 
 def census(spools: Mapping[str, Path]) -> Census:
-    """Count elements by workflow, whose name a job's ends in."""
+    """Count elements by workflow, whose folder a job has."""
     told: Census = {name: Counter() for name in spools}
     state: engine.State = pickle.loads(Path(os.environ["STANDIN"], "state").read_bytes())
     for job in state.jobs.values():
-        name = job.name.partition(".")[2]
+        name = Path(job.variables.get("HPCPIPE_FOLDER", job.folder)).parent.name
         for element in job.elements.values() if name in told else ():
             good = element.code == 0 and not element.cause
             told[name]["live" if element.state != "ended" else "good" if good else "bad"] += 1
