@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm", "pbs", "torque", "lsf"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "pbs", "torque", "lsf", "flux"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -191,6 +191,13 @@ class LSF:
 
 
 @dataclass(frozen=True)
+class Flux:
+    """What only Flux knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "--requires=gpu".'] = ()
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -218,4 +225,5 @@ class Site:
     pbs: PBS = field(default_factory=PBS)
     torque: Torque = field(default_factory=Torque)
     lsf: LSF = field(default_factory=LSF)
+    flux: Flux = field(default_factory=Flux)
     local: Local = field(default_factory=Local)

@@ -332,7 +332,7 @@ def test_a_site_survives_json_and_the_keys_of_a_later_version(full: Site) -> Non
 # What is shipped, and documented
 
 
-@pytest.mark.parametrize("name", ["local", "slurm", "test-slurm", "pbs", "torque", "lsf"])
+@pytest.mark.parametrize("name", ["local", "slurm", "test-slurm", "pbs", "torque", "lsf", "flux"])
 def test_every_shipped_site_loads_and_says_what_it_is(name: str, machine: Machine) -> None:
     site = load_site(name, machine=machine).site
     assert site.name == name

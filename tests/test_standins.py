@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 SAMPLES = HERE / "golden" / "outputs"
 REFUSALS = {
     f"{scheduler}-{name}": (scheduler, name, int(status), line)
-    for scheduler in ("pbs", "torque")
+    for scheduler in ("pbs", "torque", "flux")
     for row in (SAMPLES / scheduler / "refusals.tsv").read_text().splitlines()
     for name, status, line in [row.split("\t")]
 }

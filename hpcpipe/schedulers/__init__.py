@@ -15,6 +15,7 @@ REGISTRY = {
     "pbs": "PBS",
     "torque": "Torque",
     "lsf": "LSF",
+    "flux": "Flux",
 }
 
 

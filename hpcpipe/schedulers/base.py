@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import abc
 import os
+import shlex
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -66,6 +67,13 @@ def run_command(argv: Sequence[str], cwd: Path | None = None, timeout: float = 1
         raise SchedulerUnavailable(f"{argv[0]} did not answer in {timeout:.0f} s") from None
     decode = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     return Done(tuple(argv), done.returncode, *decode)
+
+
+def directives(script: str, mark: str) -> Iterator[str]:
+    """Give the words of a script's directives, for schedulers whose commands do not read them."""
+    for line in script.splitlines():
+        if line.startswith(f"{mark} "):
+            yield from shlex.split(line.removeprefix(mark))
 
 
 class Scheduler(Protocol):

@@ -34,7 +34,7 @@ from typing import ClassVar
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
-from hpcpipe.schedulers.base import CommandScheduler, Done, Run, run_command
+from hpcpipe.schedulers.base import CommandScheduler, Done, Run, directives, run_command
 
 _UNREACHABLE = r"(?i)LSF is down|Cannot connect to LSF|daemon not responding|command not found"
 _FIELDS = "jobid jobindex stat exit_code exit_reason run_time max_mem exec_host pend_reason"
@@ -82,14 +82,14 @@ class LSF(CommandScheduler):
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
     ) -> str:
-        directives = tuple(_directives(script.read_text("utf-8", "surrogateescape")))
+        said = tuple(directives(script.read_text("utf-8", "surrogateescape"), "#BSUB"))
         for one in after:
             if one.kind == "each" and one.job not in self._names:
                 self._names[one.job] = self._ask_name(one.job)
         words = self.submit_command(script, after, token=token, held=held)
-        job = self.read_submit(self._run((*words[:1], *directives, *words[1:]), script.parents[1]))
-        if "-J" in directives:
-            name = directives[directives.index("-J") + 1]
+        job = self.read_submit(self._run((*words[:1], *said, *words[1:]), script.parents[1]))
+        if "-J" in said:
+            name = said[said.index("-J") + 1]
             self._names[job] = name.partition("[")[0]
         return job
 
@@ -159,13 +159,6 @@ class LSF(CommandScheduler):
 
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}[{index}]"
-
-
-def _directives(script: str) -> Iterator[str]:
-    """Give the words of the ``#BSUB`` lines."""
-    for line in script.splitlines():
-        if line.startswith("#BSUB "):
-            yield from shlex.split(line.removeprefix("#BSUB "))
 
 
 def _whole(jobs: Collection[str]) -> Iterable[str]:
