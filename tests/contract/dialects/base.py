@@ -55,6 +55,7 @@ class Dialect:
     begin: str = ""  # snippet: what a script begins with; {log} is its log
     variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
     end: Callable[[Path], object] = nothing  # end all that runs from that folder
+    after_ended: bool = True  # whether a job may be submitted to come after one that has ended
     memory: bool = True  # whether it ends what uses more memory than it asked for
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first

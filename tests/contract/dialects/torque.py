@@ -30,6 +30,7 @@ TORQUE = Dialect(
     variables=standin.variables("torque"),
     end=standin.end,
     refused=("-q nowhere", "qsub: submit error (Unknown queue"),
+    after_ended=False,
     short_time="3s",
     census=standin.census,
     commands=("qsub", "qstat", "qselect", "qrls", "qdel"),
