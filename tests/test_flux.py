@@ -82,7 +82,7 @@ def test_all_that_is_held_waits_for_one_gate(tmp_path: Path) -> None:
     assert job == "ƒ4J24Twu,ƒ4J24Twv,ƒ4J3YTEF,ƒ4J52SWb"
     assert [adapter.element(job, index) for index in (0, 3)] == ["ƒ4J24Twu", "ƒ4J52SWb"]
     adapter.submit(script, token="t2", held=True)
-    adapter.submit(script, [After(job), After(job, element=1, relaxed=True)], token="t3")
+    adapter.submit(script, [After(job), After(job, element=1, well=False)], token="t3")
     adapter.release([job, "ƒ8"])
     said = ("--job-name=smooth.wf", "--cc=0-3")
     command = ("/bin/sh", f"{tmp_path.name}/x.sh")
@@ -106,7 +106,7 @@ def test_what_another_process_submitted_held_is_let_go_by_its_gate() -> None:
 
 def test_a_refused_submission_takes_its_gate_along(tmp_path: Path) -> None:
     script = tmp_path / "x.sh"
-    script.write_text("")
+    script.write_text("#!/bin/sh\n")
     no = Done(("flux",), 1, "", (OUTPUTS / "flux_bad_queue.err").read_text())
     adapter, ran = flux("ƒ7\n", "ƒ8\n", no, "")
     job = adapter.submit(script, token="t", held=True)

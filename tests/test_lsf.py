@@ -100,16 +100,18 @@ def test_a_job_that_is_not_found_is_absent() -> None:
 def test_elements_pair_by_name_and_directives_become_options(tmp_path: Path) -> None:
     (tmp_path / "batches").mkdir()
     script = tmp_path / "batches" / "b.sh"
-    script.write_text('#!/bin/sh\n#BSUB -J smooth-1f.wf[1-3]\n#BSUB -R "span[hosts=1]"\nexit\n')
+    script.write_text(
+        '#!/bin/bash -l\n#BSUB -J smooth-1f.wf[1-3]\n#BSUB -R "span[hosts=1]"\nexit\n'
+    )
     said = "Job <{}> is submitted to queue <normal>.\n"
     adapter, ran = lsf(
         said.format(7), said.format(8), answer({"JOB_NAME": "old.wf[1]"}), said.format(9)
     )
     assert adapter.submit(script, token="t", held=True) == "7"
     adapter.submit(script, [After("7", "each"), After("5", element=2), After("6")], token="t")
-    adapter.submit(script, [After("4", "each"), After("3", relaxed=True)], token="t")
+    adapter.submit(script, [After("4", "each"), After("3", well=False)], token="t")
     given = ("-J", "smooth-1f.wf[1-3]", "-R", "span[hosts=1]", "-Jd", "hpcpipe:t")
-    command = ("/bin/sh", "batches/b.sh")
+    command = ("/bin/bash", "-l", "batches/b.sh")
     assert ran[0] == ("bsub", *given, "-H", *command)
     pairs = 'done("smooth-1f.wf[*]") && done(5[2]) && done(6)'
     assert ran[1] == ("bsub", *given, "-w", pairs, "-ti", *command)
@@ -119,7 +121,7 @@ def test_elements_pair_by_name_and_directives_become_options(tmp_path: Path) -> 
 
 def test_a_refusal_and_no_id_are_errors(tmp_path: Path) -> None:
     script = tmp_path / "x.sh"
-    script.write_text("")
+    script.write_text("#!/bin/sh\n")
     with pytest.raises(SchedulerError, match="nowhere: No such queue"):
         lsf((255, "", "nowhere: No such queue. Job not submitted."))[0].submit(script, token="t")
     with pytest.raises(SchedulerError, match="gave no job id"):

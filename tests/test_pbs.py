@@ -119,7 +119,7 @@ def test_an_answer_that_is_no_json_is_silence() -> None:
 
 
 def test_arrays_are_waited_for_until_they_end_and_jobs_until_they_end_well() -> None:
-    after = [After("7.srv"), After("8[].srv"), After("9.srv"), After("6.srv", relaxed=True)]
+    after = [After("7.srv"), After("8[].srv"), After("9.srv"), After("6.srv", well=False)]
     words = PBS().submit_command(Path("/a/run/batches/x.sh"), after, token="t", held=True)
     assert "depend=afterok:7.srv:9.srv,afterany:8[].srv:6.srv" in words
     assert {"-h", "/a/run/batches/x.sh"} <= set(words)

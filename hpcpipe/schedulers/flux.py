@@ -55,8 +55,8 @@ class Flux(CommandScheduler):
     name: ClassVar[str] = "flux"
     capabilities: ClassVar[Capabilities] = Capabilities(elementwise=False, sparse=False)
 
-    def __init__(self, run: Run = run_command) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
+        super().__init__(run, cancels)
         self._gate = ""  # of what this process submitted held
 
     def unreachable(self, done: Done) -> bool:
@@ -68,22 +68,25 @@ class Flux(CommandScheduler):
         if held and not self._gate:
             gate = ("--urgency=hold", f"--job-name={_GATE}", "--time-limit=60s", "true")
             self._gate = self.read_submit(self._run(("flux", "submit", *gate), None))
-        said = tuple(directives(script.read_text("utf-8", "surrogateescape"), "#flux:"))
+        shell, said = directives(script, "#flux:")
         name = "".join(word.removeprefix("--job-name=") for word in said if "--job-name=" in word)
         words = self.submit_command(script, after, token=f"{name}:{token}", held=held)
-        return self.read_submit(self._run((*words[:2], *said, *words[2:]), script.parents[1]))
+        path = f"{script.parent.name}/{script.name}"
+        command = (*words[:2], *said, *words[2:], *shell, path)
+        return self.read_submit(self._run(command, script.parents[1]))
 
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool
     ) -> tuple[str, ...]:
+        del script  # its command line comes behind
         words = ["flux", "submit", f"--job-name={token}"]
         if held:
             words.append(f"--dependency=afterany:{self._gate}")
         for one in after:
-            kind = "afterany" if one.relaxed else "afterok"
+            kind = "afterok" if one.well else "afterany"
             ids = self.element(one.job, one.element).split(",")
             words += [f"--dependency={kind}:{job}" for job in ids]
-        return (*words, "/bin/sh", f"{script.parent.name}/{script.name}")
+        return tuple(words)
 
     def read_submit(self, done: Done) -> str:
         self.refuse(done)

@@ -72,8 +72,8 @@ class LSF(CommandScheduler):
     name: ClassVar[str] = "lsf"
     capabilities: ClassVar[Capabilities] = Capabilities(first_index=1)
 
-    def __init__(self, run: Run = run_command) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
+        super().__init__(run, cancels)
         self._names: dict[str, str] = {}  # by job
 
     def unreachable(self, done: Done) -> bool:
@@ -82,12 +82,14 @@ class LSF(CommandScheduler):
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
     ) -> str:
-        said = tuple(directives(script.read_text("utf-8", "surrogateescape"), "#BSUB"))
+        shell, said = directives(script, "#BSUB")
         for one in after:
             if one.kind == "each" and one.job not in self._names:
                 self._names[one.job] = self._ask_name(one.job)
         words = self.submit_command(script, after, token=token, held=held)
-        job = self.read_submit(self._run((*words[:1], *said, *words[1:]), script.parents[1]))
+        path = shlex.quote(f"{script.parent.name}/{script.name}")
+        command = (*words[:1], *said, *words[1:], *shell, path)
+        job = self.read_submit(self._run(command, script.parents[1]))
         if "-J" in said:
             name = said[said.index("-J") + 1]
             self._names[job] = name.partition("[")[0]
@@ -102,18 +104,19 @@ class LSF(CommandScheduler):
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool
     ) -> tuple[str, ...]:
+        del script  # its command line comes behind
         words = ["bsub", "-Jd", f"hpcpipe:{token}"]
         if held:
             words.append("-H")
         if after:
             words += ["-w", " && ".join(map(self._condition, after)), "-ti"]
-        return (*words, "/bin/sh", shlex.quote(f"{script.parent.name}/{script.name}"))
+        return tuple(words)
 
     def _condition(self, one: After) -> str:
         if one.kind == "each":
             return f'done("{self._names[one.job]}[*]")'
         element = one.job if one.element is None else f"{one.job}[{one.element}]"
-        return f"{'ended' if one.relaxed else 'done'}({element})"
+        return f"{'done' if one.well else 'ended'}({element})"
 
     def read_submit(self, done: Done) -> str:
         self.refuse(done)

@@ -99,7 +99,7 @@ class PBS(CommandScheduler):
         """Spell dependencies: ``afterok:7.srv:9.srv,afterany:8[].srv``."""
         kinds: dict[str, list[str]] = {}
         for one in after:
-            kind = "afterany" if "[" in one.job or one.relaxed else "afterok"
+            kind = "afterok" if one.well and "[" not in one.job else "afterany"
             kinds.setdefault(kind, []).append(one.job)
         return ",".join(":".join((kind, *jobs)) for kind, jobs in kinds.items())
 

@@ -50,7 +50,7 @@ class Torque(PBS):
         kinds: dict[str, list[str]] = {}
         for one in after:
             if "[" not in one.job:
-                kind = "afterany" if one.relaxed else "afterok"
+                kind = "afterok" if one.well else "afterany"
             else:
                 kind = "afteranyarray" if one.element is None else "afterany"
             kinds.setdefault(kind, []).append(self.element(one.job, one.element))

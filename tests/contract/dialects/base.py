@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hpcpipe.model import Capabilities
+from hpcpipe.probes import REGISTRY
 from hpcpipe.schedulers.base import Run, Scheduler
 
 Census = dict[str, Counter[str]]
@@ -70,6 +71,11 @@ class Dialect:
         """Give it as a parameter of tests, which can be chosen by its name."""
         marks = [getattr(pytest.mark, self.name)] if self.missing is not always else []
         return pytest.param(self, id=self.name, marks=marks)
+
+    @property
+    def probed(self) -> bool:
+        """Tell whether `hpcpipe site` can look at it live."""
+        return self.name in REGISTRY
 
     def can(self, name: str) -> bool:
         """Tell whether it has a capability, or something that not every dialect has."""
