@@ -34,31 +34,17 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, State
+from hpcpipe.schedulers import qstat
 from hpcpipe.schedulers.base import CommandScheduler, Done
-
-Row = Mapping[str, Any]  # what qstat says of a job, by attribute
 
 _UNREACHABLE = (
     r"(?i)cannot connect to server|could not connect|Connection refused|Connection timed out"
     r"|Communication failure|Premature end of message|End of File|command not found"
 )
-_LIVE = {
-    "Q": State.QUEUED,
-    "H": State.QUEUED,  # for another job; held by a user is told apart
-    "W": State.QUEUED,
-    "T": State.QUEUED,
-    "R": State.RUNNING,
-    "E": State.RUNNING,
-    "S": State.RUNNING,
-    "U": State.RUNNING,
-}
-_LIMITS = {-29: Reason.TIME, -28: Reason.TIME, -27: Reason.MEMORY, -26: Reason.MEMORY}
-DELETED = 91  # substate
-SIGNAL = 256  # the Exit_status of a signal is so much higher
 _TOKEN = "HPCPIPE_TOKEN"
 
 
@@ -123,7 +109,7 @@ class PBS(CommandScheduler):
         for job, row in self.rows(done):
             if row["job_state"] in self.over:
                 continue
-            status = _status(row)
+            status = qstat.status(row)
             if "[]" in job:
                 arrays[job] = status
                 continue
@@ -138,12 +124,12 @@ class PBS(CommandScheduler):
 
     def read_account(self, done: Done) -> Mapping[str, JobEnd]:
         return {
-            job: _end(row)
+            job: qstat.end(row)
             for job, row in self.rows(done)
             if row["job_state"] in self.over and "[]" not in job
         }
 
-    def rows(self, done: Done) -> Iterator[tuple[str, Row]]:
+    def rows(self, done: Done) -> Iterator[tuple[str, qstat.Row]]:
         """Read what ``qstat`` says, job by job; those it does not know are left out."""
         self.refuse_but_for_unknown(done)
         try:
@@ -201,43 +187,3 @@ def _plain(path: bytes) -> str:
 def _array(job: str) -> str:
     """Name the array that an element is of; a plain job is its own."""
     return re.sub(r"\[\d+\]", "[]", job)
-
-
-def _status(row: Row) -> JobStatus:
-    native, why = row["job_state"], row.get("comment") or row.get("depend") or ""
-    state = _LIVE.get(native, State.UNKNOWN)
-    if native == "B":
-        state = State.QUEUED
-    elif native == "H" and "u" in row.get("Hold_Types", ""):
-        state = State.HELD
-    elif native == "Q" and why.startswith("Can Never Run"):
-        state = State.BLOCKED
-    return JobStatus(state, native, "" if state is State.RUNNING else why)
-
-
-def _end(row: Row) -> JobEnd:
-    code, used = row.get("Exit_status"), row.get("resources_used", {})
-    memory = re.match(r"(\d+)kb", str(used.get("mem", "")))
-    hours, minutes, seconds = map(int, used.get("walltime", "0:0:0").split(":"))
-    end = JobEnd(
-        native=row.get("comment") or row["job_state"],
-        reason=_reason(code, row),
-        max_memory=round(int(memory[1]) / 1024) if memory else None,
-        wall=float(hours * 3600 + minutes * 60 + seconds) if used else None,
-        host=row.get("exec_host", "").partition("/")[0],
-    )
-    if code is not None and code > SIGNAL:
-        return end._replace(signal=code - SIGNAL)
-    return end._replace(exit_code=code if code is not None and code >= 0 else None)
-
-
-def _reason(code: int | None, row: Row) -> Reason | None:
-    if row.get("substate") == DELETED or (code is None and row["job_state"] == "X"):
-        return Reason.CANCELLED
-    if code is None:
-        return Reason.UPSTREAM if row.get("depend") else Reason.CANCELLED
-    if code < 0:
-        return _LIMITS.get(code, Reason.NODE)
-    if code > SIGNAL:
-        return Reason.SIGNAL
-    return Reason.EXIT if code else None

@@ -32,7 +32,8 @@ from xml.etree import ElementTree
 from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.model import After, Capabilities
 from hpcpipe.schedulers.base import Done
-from hpcpipe.schedulers.pbs import DELETED, PBS, SIGNAL, Row
+from hpcpipe.schedulers.pbs import PBS
+from hpcpipe.schedulers.qstat import DELETED, SIGNAL, Row
 
 _NAMES = {"exit_status": "Exit_status", "start_time": "stime"}
 _LIMITS = {-10: -27, -11: -29, -12: -28}  # as PBS has them
