@@ -15,10 +15,10 @@ from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.expected import run_times
 from hpcpipe.files import Files
-from hpcpipe.ledger import History, Ledger, Submission
-from hpcpipe.model import JobStatus, Resources
+from hpcpipe.ledger import History, Ledger
+from hpcpipe.model import JobStatus, Resources, State
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
-from hpcpipe.record import BatchRecord, read_record
+from hpcpipe.record import accepted, read_record
 from hpcpipe.render import Job, make_job, render
 from hpcpipe.routing import Route, route
 from hpcpipe.rundir import RunDir, read_pickle
@@ -172,7 +172,7 @@ def _known(
         return {}
     listings = rundir.list_all(workflow.nodes)
     open_: dict[str, list[tuple[str, str, InFlight]]] = {}  # by job: node, key, place
-    for batch, submission in _accepted(rundir, history):
+    for batch, submission in accepted(rundir, history):
         if submission.job is None:
             continue
         for node, key, index in batch.tasks():
@@ -183,13 +183,17 @@ def _known(
             open_.setdefault(submission.job, []).append((node, key, place))
     live = scheduler.poll(open_)
     in_flight: dict[str, dict[str, InFlight]] = {name: {} for name in workflow.nodes}
+    stuck: dict[str, list[str]] = {name: [] for name in workflow.nodes}
     for job, places in open_.items():
         for node, key, place in places:
-            status = live.get(scheduler.element(job, place.index))
-            if status is not None and not never(status):
+            element = scheduler.element(job, place.index)
+            status = live.get(element)
+            if status is not None and never(status):
+                stuck[node].append(element)
+            elif status is not None:
                 in_flight[node][key] = place
     return {
-        name: Known(listing.good, in_flight[name], raised.get(name, {}))
+        name: Known(listing.good, in_flight[name], raised.get(name, {}), stuck[name])
         for name, listing in listings.items()
     }
 
@@ -197,12 +201,14 @@ def _known(
 def _superseded(
     plan: Plan, known: Mapping[str, Known], rundir: RunDir, history: History, scheduler: Scheduler
 ) -> Iterator[str]:
-    """Find what is in flight under the name of a task of this plan, but with another key.
+    """Find what can never start, or is in flight under the name of a task of this plan, but with
+    another key.
 
     Its code or inputs were changed since: its result is of no use, and it would write into the
     same working folder. Tasks under other names are left alone: they may be wanted.
     """
     for name, node in plan.nodes.items():
+        yield from known[name].stuck if name in known else ()
         in_flight = known[name].in_flight if name in known else {}
         if len(in_flight) == len(node.in_flight):
             continue
@@ -218,16 +224,5 @@ def _superseded(
 
 
 def never(status: JobStatus) -> bool:
-    """Tell whether a queued job can never start, its predecessor having failed."""
-    return status.why == "DependencyNeverSatisfied"
-
-
-def _accepted(rundir: RunDir, history: History) -> Iterator[tuple[BatchRecord, Submission]]:
-    """Give every accepted batch with its submission, run by run."""
-    runs = {one.run for one in history.submissions.values() if one.job and not one.cancelled}
-    for run in sorted(runs):
-        record = read_record(rundir, run)
-        for batch in record.batches.values():
-            submission = history.submissions.get(batch.id)
-            if submission is not None and submission.job and not submission.cancelled:
-                yield batch, submission
+    """Tell whether a queued job can never start."""
+    return status.state is State.BLOCKED

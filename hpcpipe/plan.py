@@ -96,11 +96,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """What is on disk and in flight of one node: good keys, and in-flight tasks by key."""
+    """What is on disk and in flight of one node: good keys, and in-flight tasks by key.
+
+    ``stuck`` are elements in the queue that can never start.
+    """
 
     good: Collection[str] = ()
     in_flight: Mapping[str, InFlight] = field(default_factory=dict)
     raised: Mapping[str, Resources] = field(default_factory=dict)
+    stuck: Sequence[str] = ()
 
 
 def make_plan(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from hpcpipe.model import Resources
-from hpcpipe.siteoptions import Local, Scheduler, Slurm
+from hpcpipe.siteoptions import LSF, PBS, Flux, Local, Scheduler, Slurm, Torque
 from hpcpipe.sitequeues import Cost, Queue, Step
 from hpcpipe.sitevalues import (
     Amount,
@@ -32,10 +32,13 @@ from hpcpipe.sitevalues import (
 )
 
 __all__ = [
+    "LSF",
+    "PBS",
     "Account",
     "Cost",
     "Defaults",
     "Environment",
+    "Flux",
     "Limits",
     "Local",
     "Nodes",
@@ -46,6 +49,7 @@ __all__ = [
     "Slurm",
     "Software",
     "Step",
+    "Torque",
 ]
 
 Said = Annotated[
@@ -201,4 +205,8 @@ class Site:
         field(default_factory=dict)
     )
     slurm: Slurm = field(default_factory=Slurm)
+    pbs: PBS = field(default_factory=PBS)
+    torque: Torque = field(default_factory=Torque)
+    lsf: LSF = field(default_factory=LSF)
+    flux: Flux = field(default_factory=Flux)
     local: Local = field(default_factory=Local)
