@@ -231,6 +231,7 @@ class Capabilities:
     arrays: bool = True
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
+    subset: bool = True  # After("each") by an array of fewer elements
     sparse: bool = True  # arrays over any set of indices, not only first..last
     success: bool = True  # what is after a failure never starts; else only its own gate ends it
     hold: bool = True  # submit held, release later

@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "sge"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -165,6 +165,19 @@ class Slurm:
 
 
 @dataclass(frozen=True)
+class Sge:
+    """What only Grid Engine knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l os=linux".'] = ()
+    requeue: Annotated[Flag, "Whether a job may be started again after its node failed."] = False
+    parallel_environment: Annotated[Name, "For tasks of several cpus; see qconf -spl."] = "smp"
+    memory_resource: Annotated[Text, "What memory is asked for by; empty, it is not."] = "h_vmem"
+    memory_per_slot: Annotated[Flag, "Whether that is counted per slot, as consumables are."] = True
+    time_resource: Annotated[Text, "What time is asked for by; empty, it is not."] = "h_rt"
+    gpu_resource: Annotated[Name, "What GPUs are asked for by."] = "gpu"
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -189,4 +202,5 @@ class Site:
     environment: Environment = field(default_factory=Environment)
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
+    sge: Sge = field(default_factory=Sge)
     local: Local = field(default_factory=Local)

@@ -71,6 +71,9 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
     if machine.which("sbatch"):
         why = "no site file; sbatch found: using the shipped site 'slurm'"
         return machine.shipped / "slurm.toml", why
+    if machine.which("qconf"):  # qsub and qstat may be those of PBS or Torque
+        why = "no site file; qconf found: using the shipped site 'sge'"
+        return machine.shipped / "sge.toml", why
     return machine.shipped / "local.toml", "no scheduler found: running on this machine's processes"
 
 
