@@ -101,7 +101,8 @@ class Sge(CommandScheduler):
             waits = any("predecessor_jobs" in fact.tag for fact in job)
             state = _state(native, waits)
             if state is not None:
-                status = JobStatus(state, native)
+                held = "Dependency" if waits else "JobHeldUser"  # as Slurm has it
+                status = JobStatus(state, native, held if "h" in native else "")
                 statuses.update(dict.fromkeys(spread(number, job.findtext("tasks", "")), status))
         return statuses
 
@@ -246,7 +247,7 @@ def _reason(code: int, status: int, wall: float, asked: str) -> Reason | None:
         return Reason.TIME if over or "h_cpu=" in asked else Reason.MEMORY
     if code == _SIGNALLED:
         return Reason.TIME if over else Reason.CANCELLED if status == 137 else Reason.SIGNAL
-    return Reason.NODE  # it could not be started, or the node was lost
+    return Reason.START if code < _APPLICATION else Reason.NODE
 
 
 def _seconds(clock: str) -> int:

@@ -152,12 +152,12 @@ configure() {
             -e 's/^(flush_submit_sec|flush_finish_sec) .*/\1 1/' -e 's/^(schedd_job_info) .*/\1 true/' \
             -e 's/^(job_load_adjustments) .*/\1 NONE/' >"$dir/told"
         qconf -Msconf "$dir/told"
-        qconf -rattr exechost complex_values "h_vmem=32G,slots=16,gpu=2,fsl=1" "$host"
+        qconf -rattr exechost complex_values "h_vmem=32G,slots=40,gpu=2,fsl=1" "$host"
         qconf -rattr exechost complex_values "spm_lic=2" global
     } >>"$dir/log/qconf.log" 2>&1 || fail "qconf failed" "$dir/log/qconf.log"
     put p smp pe 'rule=$pe_slots'
     put p mpi pe 'rule=$round_robin'
-    put q long queue slots=16 h_rt=INFINITY state=default
+    put q long queue slots=40 h_rt=INFINITY state=default
     put q short queue slots=4 h_rt=04:00:00 state=default
     put q minute queue slots=4 h_rt=00:01:00 state=default
     put q closed queue slots=1 h_rt=INFINITY state=disabled
@@ -169,6 +169,7 @@ up() {
     id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     make_cell
     start_daemons
+    "$here/attend.sh" begin "$here/sge.sh" "$dir" "$user"
     status
 }
 
@@ -193,6 +194,7 @@ status() {
 
 down() {
     [ -e "$common/bootstrap" ] || return 0
+    "$here/attend.sh" end "$here/sge.sh" "$dir" "$user"
     if master_answers; then # jobs first: they would outlive execd
         timeout 20 qdel -u '*' >/dev/null 2>&1 || true
         for _ in {1..50}; do [ -n "$(timeout 10 qstat -u '*')" ] || break; sleep 0.2; done

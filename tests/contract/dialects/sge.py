@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect
+from contract.dialects.base import Census, Dialect, stopped
 from hpcpipe.schedulers.sge import Sge, spread
 
 ASKED = ("-N t", "-cwd", "-S /bin/sh", "-j y", "-l h_rt=600,h_vmem=100M")
@@ -89,4 +89,5 @@ SGE = Dialect(
     aligned=("qrls", "qsub", "qsub"),
     words=("<state>hqw</state>", "<state>hibernating</state>"),
     times=_times,
+    stopped=lambda: stopped(Path(os.environ["SGE_ROOT"]).parent),
 )
