@@ -103,9 +103,13 @@ def _check_path(folder: Path, scheduler: Scheduler) -> None:
 
 def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
-    return (
-        {"cpus": site.local.cpus, "memory": site.local.memory} if site.scheduler == "local" else {}
-    )
+    match site.scheduler:
+        case "local":
+            return {"cpus": site.local.cpus, "memory": site.local.memory}
+        case "drmaa":
+            return {"dialect": site.drmaa.dialect, "library": site.drmaa.library}
+        case _:
+            return {}
 
 
 def _prepare(

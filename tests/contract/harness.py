@@ -161,8 +161,10 @@ class Bench:
         spelled = [line.format(indices=runs, first=first, last=last) for line in lines]
         head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
         which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
-        script = self.folder / "batches" / "a script.sh"
+        folder = self.folder / "batches"
+        script = folder / f"script no {len(list(folder.iterdir()))}.sh"
         script.write_text(f"#!/bin/sh\n{head}{which}{dedent(body)}")
+        script.chmod(0o700)
         return script
 
     def indices(self, count: int) -> Sequence[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contract.dialects.base import Dialect
 from contract.dialects.local import LOCAL
-from contract.dialects.sge import SGE
+from contract.dialects.sge import DRMAA, SGE
 from contract.dialects.slurm import SLURM
 
 __all__ = ["DIALECTS", "LOCAL", "SLURM", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, SGE)
+DIALECTS = (LOCAL, SLURM, SGE, DRMAA)

@@ -1,4 +1,4 @@
-"""A real Grid Engine, as ``tests/clusters/sge.sh`` starts it."""
+"""A real Grid Engine, as ``tests/clusters/sge.sh`` starts it, and the same through DRMAA."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 from contract.dialects.base import Census, Dialect, stopped
-from hpcpipe.schedulers.sge import Sge, spread
+from hpcpipe.schedulers.drmaa import Drmaa
+from hpcpipe.schedulers.qacct import spread
+from hpcpipe.schedulers.sge import Sge
 
 ASKED = ("-N t", "-cwd", "-S /bin/sh", "-j y", "-l h_rt=600,h_vmem=100M")
 
@@ -90,4 +93,17 @@ SGE = Dialect(
     words=("<state>hqw</state>", "<state>hibernating</state>"),
     times=_times,
     stopped=lambda: stopped(Path(os.environ["SGE_ROOT"]).parent),
+)
+
+LIBRARY = "/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0"
+# DRMAA only submits: all else is as above.
+DRMAA = replace(
+    SGE,
+    name="drmaa",
+    site="test-drmaa",
+    capabilities=Drmaa.capabilities,
+    adapter=lambda _, run: Drmaa(library=LIBRARY, run=run),
+    refused=("-q nowhere", "Job was rejected because job requests unknown queue"),
+    commands=("env", "qstat", "qacct", "qrls", "qdel"),
+    aligned=("env", "env", "qrls"),
 )
