@@ -232,6 +232,7 @@ class Capabilities:
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
     sparse: bool = True  # arrays over any set of indices, not only first..last
+    success: bool = True  # what is after a failure never starts; else only its own gate ends it
     hold: bool = True  # submit held, release later
     first_index: int = 0
     window: int | None = None  # elements of an After("each") array that are looked at at a time
