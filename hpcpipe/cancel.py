@@ -26,18 +26,19 @@ def _everything(rundir: RunDir) -> int:
     history = ledger.read()
     record = read_record(rundir, history.last["run"])
     scheduler = make_scheduler(record.scheduler, record.options)
-    open_ = {job: one.batch for job, one in history.jobs().items() if not one.cancelled}
+    open_ = {job: one for job, one in history.jobs().items() if not one.cancelled}
     live = scheduler.poll(open_)
-    jobs = [job for job in open_ if any(_belongs(element, job) for element in live)]
+    records = {run: read_record(rundir, run) for run in {one.run for one in open_.values()}}
+    jobs = []
+    for job, one in open_.items():
+        indices = records[one.run].batches[one.batch].indices
+        spelled = (scheduler.element(job, index) for index in (indices or (None,)))
+        if any(element in live for element in spelled):
+            jobs.append(job)
     scheduler.cancel(jobs)
     if jobs:
-        ledger.cancelled([open_[job] for job in jobs], "by hpcpipe cancel")
+        ledger.cancelled([open_[job].batch for job in jobs], "by hpcpipe cancel")
     return len(live)
-
-
-def _belongs(element: str, job: str) -> bool:
-    """Tell whether an element is of a job, in any scheduler's spelling: ``12_3``, ``12[3]``."""
-    return element.startswith(job) and not element[len(job) :][:1].isdigit()
 
 
 def _tasks(rundir: RunDir, names: tuple[str, ...]) -> int:

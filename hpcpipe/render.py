@@ -87,7 +87,10 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         memory=asked.memory,
         time=asked.time,
         gpus=asked.gpus,
-        options=(*site.slurm.options, *(queue.options if queue else ())),
+        options=(
+            *getattr(getattr(site, site.scheduler), "options", ()),
+            *(queue.options if queue else ()),
+        ),
     )
 
 

@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "oar"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -165,6 +165,14 @@ class Slurm:
 
 
 @dataclass(frozen=True)
+class Oar:
+    """What only OAR knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-t besteffort".'] = ()
+    core: Annotated[Variable, "The property that a cpu is counted in."] = "core"
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -189,4 +197,5 @@ class Site:
     environment: Environment = field(default_factory=Environment)
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
+    oar: Oar = field(default_factory=Oar)
     local: Local = field(default_factory=Local)

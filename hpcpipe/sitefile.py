@@ -12,6 +12,8 @@ from typing import Any
 
 from hpcpipe.errors import ConfigError, near
 
+_SUBMITS = {"sbatch": "slurm", "oarsub": "oar"}  # a command that tells of a scheduler, and its site
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -68,9 +70,10 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
         if pattern := _matching(file, machine):
             label = machine.label(file)
             return file, f"this host, {machine.host}, matches {pattern!r}: using {label}"
-    if machine.which("sbatch"):
-        why = "no site file; sbatch found: using the shipped site 'slurm'"
-        return machine.shipped / "slurm.toml", why
+    for command, site in _SUBMITS.items():
+        if machine.which(command):
+            why = f"no site file; {command} found: using the shipped site {site!r}"
+            return machine.shipped / f"{site}.toml", why
     return machine.shipped / "local.toml", "no scheduler found: running on this machine's processes"
 
 

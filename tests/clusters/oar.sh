@@ -99,8 +99,9 @@ start_database() {
 start_almighty() {
     start almighty /usr/bin/perl --background --make-pidfile --chuid oar --group oar \
         --output "$dir/log/almighty.log" --startas /usr/bin/env -- -i \
-        PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 HOME=/var/lib/oar USER=oar OARUSER=oar \
-        OARDO_USER=oar OARDO_UID="$(id -u oar)" OARDIR=/usr/lib/oar OARCONFFILE=$conf \
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/oar/oardodo LANG=C.UTF-8 \
+        HOME=/var/lib/oar USER=oar LOGNAME=oar OARUSER=oar OARDO_USER=oar \
+        OARDO_UID="$(id -u oar)" OARDIR=/usr/lib/oar OARCONFFILE=$conf \
         OARXAUTHLOCATION=/usr/bin/xauth PERL5OPT="-I$dir/etc -MLoopback" \
         /usr/bin/perl /usr/lib/oar/Almighty
     await "Almighty is silent" "$dir/log/oar.log" almighty_answers
@@ -112,6 +113,7 @@ add_node() {
     { # an earlier `up` may have done any of these, so only the end is judged
         oarproperty -a core
         oarproperty -a host -c
+        oarnotify --add-queue long,2,oar_sched_gantt_with_timesharing_and_fairsharing_and_quotas
         have=$(oarnodes -s | grep -c :)
         while [ "$have" -lt "$cores" ]; do
             have=$((have + 1))

@@ -155,7 +155,9 @@ class Bench:
         spelled = [line.format(indices=runs, first=first, last=last) for line in lines]
         head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
         which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
-        script = self.folder / "batches" / "a script.sh"
+        which += f"{dialect.log}\n"
+        scripts = self.folder / "batches"  # not every scheduler makes a copy of a script
+        script = scripts / f"script {len([*scripts.iterdir()])}.sh"
         script.write_text(f"#!/bin/sh\n{head}{which}{dedent(body)}")
         return script
 

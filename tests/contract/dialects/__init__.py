@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contract.dialects.base import Dialect
 from contract.dialects.local import LOCAL
+from contract.dialects.oar import OAR
 from contract.dialects.slurm import SLURM
 
 __all__ = ["DIALECTS", "LOCAL", "SLURM", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM)
+DIALECTS = (LOCAL, SLURM, OAR)

@@ -45,6 +45,7 @@ class Dialect:
     short_time: str  # about the shortest limit of time that it keeps
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
+    log: str = ""  # snippet: writes to the log from here on, where no directive can
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
     words: tuple[str, str] = ("", "")  # how its queue says "held", and a word that it never says
