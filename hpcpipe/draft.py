@@ -103,9 +103,12 @@ def _check_path(folder: Path, scheduler: Scheduler) -> None:
 
 def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
-    return (
-        {"cpus": site.local.cpus, "memory": site.local.memory} if site.scheduler == "local" else {}
-    )
+    takes = {
+        "local": ("cpus", "memory"),
+        "ipyparallel": ("profile", "cluster_id", "connection_file"),
+    }
+    own = getattr(site, site.scheduler)
+    return {name: getattr(own, name) for name in takes.get(site.scheduler, ())}
 
 
 def _prepare(

@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm", "oar"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "oar", "ipyparallel"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -173,6 +173,17 @@ class Oar:
 
 
 @dataclass(frozen=True)
+class Ipyparallel:
+    """Which of the running IPython clusters is meant; unset, the default one."""
+
+    profile: Annotated[Name | None, "The IPython profile that it was started with."] = None
+    cluster_id: Annotated[Name | None, "Its id, where a profile has several."] = None
+    connection_file: Annotated[Text | None, "Its ipcontroller-client.json, wherever that is."] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
 class Local:
     """How much of this machine the local scheduler may fill."""
 
@@ -198,4 +209,5 @@ class Site:
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
     oar: Oar = field(default_factory=Oar)
+    ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
     local: Local = field(default_factory=Local)

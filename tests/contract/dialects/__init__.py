@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contract.dialects.base import Dialect
+from contract.dialects.ipyparallel import IPYPARALLEL
 from contract.dialects.local import LOCAL
 from contract.dialects.oar import OAR
 from contract.dialects.slurm import SLURM
 
 __all__ = ["DIALECTS", "LOCAL", "SLURM", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, OAR)
+DIALECTS = (LOCAL, SLURM, OAR, IPYPARALLEL)
