@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pytest
 from fakes import Lab
@@ -21,7 +21,8 @@ from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import Environment, Queue, Site, Slurm
+from hpcpipe.schedulers import make_scheduler
+from hpcpipe.site import Environment, Oar, Queue, Scheduler, Site, Slurm
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
@@ -75,6 +76,7 @@ FULL = Site(
     ),
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
+    oar=Oar(options=("-p fsl = 'YES'", "-t besteffort"), core="cpu"),
 )
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "python-array": (python_array, BARE, "/data/here"),
@@ -86,10 +88,18 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+# Where arrays are ranges, there is no sparse one.
+WRITTEN = [
+    (scheduler, case)
+    for scheduler in get_args(get_args(Scheduler)[0])
+    for case in CASES
+    if case != "sparse-array" or make_scheduler(scheduler).capabilities.sparse
+]
+
+
+@pytest.mark.parametrize(("scheduler", "case"), WRITTEN)
 def test_a_script_is_as_it_was(
-    scheduler: Literal["slurm", "local"],
+    scheduler: Scheduler,
     case: str,
     golden: Callable[[str, str], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -97,7 +107,9 @@ def test_a_script_is_as_it_was(
     monkeypatch.setattr("hpcpipe.render.__version__", "1.2.3")
     make, site, cwd = CASES[case]
     site = replace(site, scheduler=scheduler)
-    made = make()
+    made, first = make(), make_scheduler(scheduler).capabilities.first_index
+    if made.indices:
+        made = replace(made, indices=[index + first for index in made.indices])
     job = make_job(made, "node-0a1b2c3d", route(made.resources, site), site, "wf", cwd)
     script = render(replace(job, executable="/opt/an env/bin/python3"), site)
     golden(f"scripts/{scheduler}/{case}.sh", script)
@@ -107,7 +119,7 @@ def test_a_script_is_as_it_was(
 def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
     folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
-    assert found == {f"{name}/{case}.sh" for name in ("slurm", "local") for case in CASES}
+    assert found == {f"{name}/{case}.sh" for name, case in WRITTEN}
 
 
 # Commands, run by sh
