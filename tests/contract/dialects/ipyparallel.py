@@ -36,7 +36,7 @@ def _census(spools: Mapping[str, Path]) -> Census:
     told: Census = {name: Counter() for name in spools}
     with ipyparallel.Client() as client:
         keys = ["msg_id", "label", "completed", "result_content", "buffers"]
-        for record in client.db_query({}, keys=keys):
+        for record in client.db_query({"msg_id": {"$ne": ""}}, keys=keys):
             if not (record["label"] or "").startswith("hpcpipe "):
                 continue
             _, (element,), _ = unpack_apply_message(record["buffers"])
