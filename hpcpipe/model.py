@@ -180,6 +180,7 @@ class Reason(StrEnum):
     MEMORY = "out of memory"
     TIME = "time limit"
     NODE = "node failure"
+    START = "could not be started"
     CANCELLED = "cancelled"
     REFUSED = "refused by the scheduler"
     UPSTREAM = "upstream failed"
@@ -188,7 +189,10 @@ class Reason(StrEnum):
 
 
 class JobStatus(NamedTuple):
-    """What the queue says of one job or element, with the scheduler's own word and reason."""
+    """What the queue says of one job or element, with the scheduler's own word and reason.
+
+    FAILED says that it can never start, and stays there unless it is cancelled.
+    """
 
     state: State
     native: str
@@ -231,6 +235,7 @@ class Capabilities:
     arrays: bool = True
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
+    subset: bool = True  # After("each") by an array of fewer elements
     sparse: bool = True  # arrays over any set of indices, not only first..last
     success: bool = True  # what is after a failure never starts; else only its own gate ends it
     hold: bool = True  # submit held, release later

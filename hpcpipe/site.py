@@ -95,7 +95,7 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm", "oar", "ipyparallel"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "sge", "oar", "ipyparallel"], _scheduler]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -165,6 +165,19 @@ class Slurm:
 
 
 @dataclass(frozen=True)
+class Sge:
+    """What only Grid Engine knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l os=linux".'] = ()
+    requeue: Annotated[Flag, "Whether a job may be started again after its node failed."] = False
+    parallel_environment: Annotated[Name, "For tasks of several cpus; see qconf -spl."] = "smp"
+    memory_resource: Annotated[Text, "What memory is asked for by; empty, it is not."] = "h_vmem"
+    memory_per_slot: Annotated[Flag, "Whether that is counted per slot, as consumables are."] = True
+    time_resource: Annotated[Text, "What time is asked for by; empty, it is not."] = "h_rt"
+    gpu_resource: Annotated[Name, "What GPUs are asked for by."] = "gpu"
+
+
+@dataclass(frozen=True)
 class Oar:
     """What only OAR knows."""
 
@@ -208,6 +221,7 @@ class Site:
     environment: Environment = field(default_factory=Environment)
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
+    sge: Sge = field(default_factory=Sge)
     oar: Oar = field(default_factory=Oar)
     ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
     local: Local = field(default_factory=Local)

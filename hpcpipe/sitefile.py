@@ -12,7 +12,8 @@ from typing import Any
 
 from hpcpipe.errors import ConfigError, near
 
-_SUBMITS = {"sbatch": "slurm", "oarsub": "oar"}  # a command that tells of a scheduler, and its site
+# A command that tells of a scheduler, and its site. A qsub may be Grid Engine's, PBS's or Torque's.
+_TELLS = {"sbatch": "slurm", "qconf": "sge", "oarsub": "oar"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
         if pattern := _matching(file, machine):
             label = machine.label(file)
             return file, f"this host, {machine.host}, matches {pattern!r}: using {label}"
-    for command, site in _SUBMITS.items():
+    for command, site in _TELLS.items():
         if machine.which(command):
             why = f"no site file; {command} found: using the shipped site {site!r}"
             return machine.shipped / f"{site}.toml", why

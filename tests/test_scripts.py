@@ -22,7 +22,7 @@ from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
 from hpcpipe.schedulers import make_scheduler
-from hpcpipe.site import Environment, Oar, Queue, Scheduler, Site, Slurm
+from hpcpipe.site import Environment, Oar, Queue, Scheduler, Sge, Site, Slurm
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
@@ -76,6 +76,7 @@ FULL = Site(
     ),
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
+    sge=Sge(options=("-l os=linux",), requeue=True),
     oar=Oar(options=("-p fsl = 'YES'", "-t besteffort"), core="cpu"),
 )
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {

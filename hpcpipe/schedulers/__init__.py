@@ -9,7 +9,13 @@ from typing import Any
 from hpcpipe.errors import ConfigError
 from hpcpipe.schedulers.base import Scheduler
 
-REGISTRY = {"local": "Local", "slurm": "Slurm", "oar": "Oar", "ipyparallel": "Ipyparallel"}
+REGISTRY = {
+    "local": "Local",
+    "slurm": "Slurm",
+    "sge": "Sge",
+    "oar": "Oar",
+    "ipyparallel": "Ipyparallel",
+}
 
 
 def make_scheduler(name: str, options: Mapping[str, Any] | None = None) -> Scheduler:

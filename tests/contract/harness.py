@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -63,6 +64,11 @@ class Cluster:
         """Where the local scheduler keeps its jobs on this host."""
         base = self.environment["HPCPIPE_LOCAL"]
         return Path(base, os.uname().nodename.partition(".")[0])
+
+    @property
+    def odd(self) -> str:
+        """A folder's name that no shell should read, of all that the scheduler can stand."""
+        return re.sub(self.dialect.capabilities.no_path, " ", ODD)
 
     def out_of_reach(self) -> Cluster:
         """Give the same user where the scheduler cannot be asked."""

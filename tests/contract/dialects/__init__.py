@@ -6,8 +6,9 @@ from contract.dialects.base import Dialect
 from contract.dialects.ipyparallel import IPYPARALLEL
 from contract.dialects.local import LOCAL
 from contract.dialects.oar import OAR
+from contract.dialects.sge import SGE
 from contract.dialects.slurm import SLURM
 
 __all__ = ["DIALECTS", "LOCAL", "SLURM", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, OAR, IPYPARALLEL)
+DIALECTS = (LOCAL, SLURM, SGE, OAR, IPYPARALLEL)
