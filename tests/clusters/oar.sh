@@ -107,6 +107,16 @@ start_almighty() {
     await "Almighty is silent" "$dir/log/oar.log" almighty_answers
 }
 
+start_server() {
+    start_database
+    start_almighty
+}
+
+stop_server() {
+    stop almighty /usr/bin/perl TERM
+    stop postgres "$sql/postgres" INT
+}
+
 # One node, this machine; its cores are only counted.
 add_node() {
     local have
@@ -130,11 +140,11 @@ up() {
     id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     chown oar "$dir/log"
     write_config
-    start_database
     mkdir -p /run/sshd
     start sshd /usr/sbin/sshd -- -f "$dir/etc/sshd_config"
-    start_almighty
+    start_server
     add_node
+    "$here/attend.sh" begin "$here/oar.sh" "$dir" "$user"
     status
 }
 
@@ -148,13 +158,13 @@ status() {
 
 down() {
     [ -e "$dir/etc/theirs.conf" ] || return 0
+    "$here/attend.sh" end "$here/oar.sh" "$dir" "$user"
     if almighty_answers; then # jobs first: their processes are no children of a daemon here
         oardel --sql "state NOT IN ('Terminated', 'Error')" >"$dir/log/oardel.log" 2>&1 || true
         for _ in {1..150}; do [ -n "$(oarstat)" ] || break; sleep 0.2; done
     fi
-    stop almighty /usr/bin/perl TERM
+    stop_server
     stop sshd /usr/sbin/sshd TERM
-    stop postgres "$sql/postgres" INT
     mv "$dir/etc/theirs.conf" $conf
 }
 
@@ -171,7 +181,9 @@ as_root_alone() {
 case "$*" in
 status) status ;;
 up) as_root_alone up; up ;;
+stop) as_root_alone stop; stop_server ;; # what runs goes on
+start) as_root_alone start; start_server ;;
 down) as_root_alone down; down ;;
 "down --wipe") as_root_alone down --wipe; down; rm -rf "$dir" ;;
-*) die "usage: oar.sh up|status|down [--wipe]" ;;
+*) die "usage: oar.sh up|status|stop|start|down [--wipe]" ;;
 esac

@@ -64,6 +64,8 @@ class Dialect:
     refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}
     short_time: str  # about the shortest limit of time that it keeps
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
+    memory: bool = True  # whether it keeps a limit of memory, as it is set up here
+    many: int = 1000  # elements of a large array
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     log: str = ""  # snippet: writes to the log from here on, where no directive can
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from contract.dialects.base import Census, Dialect
+from contract.dialects.base import Census, Dialect, stopped
 from hpcpipe.schedulers.oar import Oar
 
 
@@ -62,10 +62,13 @@ OAR = Dialect(
     index="$OAR_ARRAY_INDEX",
     element="echo $OAR_JOB_ID",
     refused=("-q nowhere", "ERROR : The queue nowhere does not exist"),
-    short_time="10s",
+    short_time="30s",  # it looks every ten seconds or so
     census=_census,
+    memory=False,  # OAR leaves that to cgroups
+    many=60,  # each a job to it, for which it starts a dozen programs: about a second of cpu
     missing=_missing,
     log="[ $index = 0 ] && exec >>logs/out 2>&1 || exec >>logs/out.$index 2>&1",
     commands=("oarsub", "oarstat", "oarresume", "oardel"),
     words=('"Hold"', '"Hibernating"'),
+    stopped=lambda: stopped(Path(os.environ["HPCPIPE_TEST_OAR"])),
 )
