@@ -21,5 +21,5 @@ def test_an_element_is_the_message_of_its_place_in_the_array() -> None:
 
 
 def test_a_connection_file_that_is_not_there_is_named() -> None:
-    with pytest.raises(SchedulerUnavailable, match=r"nowhere\.json(.|\n)*is the cluster running"):
+    with pytest.raises(SchedulerUnavailable, match=r"nowhere\.json(.|\n)*`ipcluster start`"):
         Ipyparallel(connection_file="/nowhere.json").find(["t"])

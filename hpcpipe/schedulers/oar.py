@@ -20,8 +20,10 @@ Oddities worth knowing:
   job is launched in ``/``, and goes to its run folder itself; and the ``#OAR`` lines are read here,
   as OAR would read them, for its ``--scanscript`` knows no blanks in a path.
 * No environment is passed on. Exit codes are wait statuses. What is killed is killed at once.
-* A time limit is looked at every ten seconds or so. Memory is limited only where the site has
-  cgroups, and counts as the cores do.
+* A time limit is looked at every ten seconds or so. Memory is not asked for, and limited only where
+  the site has cgroups: it comes with the cores, so ask for more of them. GPUs come with theirs.
+* OAR starts a dozen programs for each element, and keeps a row for each pair of elements where one
+  array waits for another: pack what is short (``pack=``).
 * A job that could not be started because its node did not answer is begun anew by OAR under another
   id; what is told of that one is told of the first.
 * A dependency on a job that never was waits for ever.

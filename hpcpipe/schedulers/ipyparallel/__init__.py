@@ -16,11 +16,11 @@ Oddities worth knowing:
 * The hub must keep records: ``ipcontroller --sqlitedb`` (or ``--dictdb``, which forgets all but the
   last 1,024 tasks). By default it keeps none, and nothing is submitted to such a one.
 * An engine runs one element at a time, and nobody counts its cpus: start as many as there is room.
-* Limits of time and memory are kept by us, on the engine, and looked at five times a second.
+* Limits of time and memory are kept by us, on the engine; memory is looked at once a second.
 * Nothing can be held. A task that waits for others and is cancelled alone stays in the queue until
   these have ended, and is then not run.
-* Should the controller end, the tasks that wait go with it: they are told as lost. Should an engine
-  be killed, what it ran goes on unwatched.
+* Should the controller end, its tasks go with it, and are told as lost. An engine that is ended
+  ends what it runs; should it be killed, that goes on unwatched.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +43,7 @@ from hpcpipe.schedulers.local.job import Spec, parse_indices, position, read_dir
 
 _PATIENCE = 10.0  # seconds that the controller gets to answer
 _MOST = 500  # ids in one question: the hub's data base knows no longer ones
+_WAITS, _RUNS = JobStatus(State.QUEUED, "pending"), JobStatus(State.RUNNING, "running")
 _FACTS = ("engine_uuid", "completed", "started", "result_content", "result_buffers")
 _UPSTREAM = ("ImpossibleDependency", "InvalidDependency")
 
@@ -108,14 +110,9 @@ class Ipyparallel:
             pass  # nothing is ever held
 
     def poll(self, jobs: Collection[str]) -> Mapping[str, JobStatus]:
-        statuses = {}
         with self._client(jobs) as client:
-            for record in _ask(client, _all(jobs), _FACTS[:2]):
-                if record["completed"] is None:
-                    runs = record["engine_uuid"] is not None
-                    state = State.RUNNING if runs else State.QUEUED
-                    statuses[record["msg_id"]] = JobStatus(state, "running" if runs else "pending")
-        return statuses
+            live = _live(client, _ask(client, _all(jobs), _FACTS[:2]))
+        return {one["msg_id"]: _RUNS if one["engine_uuid"] else _WAITS for one in live}
 
     def account(
         self,
@@ -128,22 +125,19 @@ class Ipyparallel:
 
     def cancel(self, jobs: Sequence[str]) -> None:
         with self._client(jobs) as client:
-            live = [
-                record["msg_id"]
-                for record in _ask(client, _all(jobs), _FACTS[:2])
-                if record["completed"] is None
-            ]
+            live = _live(client, _ask(client, _all(jobs), _FACTS[:2]))
             if live:
-                client.abort(live, block=True)
+                client.abort([one["msg_id"] for one in live], block=True)
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
         found: dict[str, str] = {}
         with self._client(tokens) as client:
-            live = client.db_query({"completed": None}, keys=["msg_id", "label"]) if tokens else ()
-            for record in live:
-                match = re.fullmatch(r"hpcpipe (\d+) \[(.*?)\] (.*)", record["label"] or "")
+            query = {"completed": None}
+            records = client.db_query(query, keys=[*_FACTS[:2], "label"]) if tokens else ()
+            for one in _live(client, records):
+                match = re.fullmatch(r"hpcpipe (\d+) \[(.*?)\] (.*)", one["label"] or "")
                 if match and match[3] in tokens:
-                    stem, _, number = record["msg_id"].rpartition("_")
+                    stem, _, number = one["msg_id"].rpartition("_")
                     first = f"{stem}_{int(number) - int(match[1])}"
                     found[match[3]] = f"{first}[{match[2]}]" if match[2] else first
         return found
@@ -178,11 +172,10 @@ class Ipyparallel:
             ) from None
         known = {name: value for name, value in self._where.items() if value}
         try:
-            client = ipyparallel.Client(self._file, timeout=_PATIENCE, **known)
+            with redirect_stdout(sys.stderr):  # where it tells that it waits for a file
+                client = ipyparallel.Client(self._file, timeout=_PATIENCE, **known)
         except (OSError, ipyparallel.error.TimeoutError) as error:
-            raise SchedulerUnavailable(
-                f"{error}\n(is the cluster running? `ipcluster start` starts one)"
-            ) from error
+            raise SchedulerUnavailable(f"{error}\n(`ipcluster start` starts a cluster)") from error
         try:
             yield client
         except ipyparallel.error.TimeoutError as error:
@@ -203,6 +196,19 @@ def _ask(client: Any, ids: Sequence[str], facts: Sequence[str]) -> list[Mapping[
         for part in parts
         for record in client.db_query({"msg_id": {"$in": part}}, keys=[*facts])
     ]
+
+
+def _live(client: Any, records: Collection[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Give those without an end that the hub still knows: not of a controller that is gone."""
+    open_ = [record for record in records if record["completed"] is None]
+    if not open_:
+        return []
+    known = client.queue_status(verbose=True)
+    kept = {
+        *known.pop("unassigned"),
+        *(one for engine in known.values() for one in engine["tasks"]),
+    }
+    return [record for record in open_ if record["msg_id"] in kept]
 
 
 @lru_cache(4096)

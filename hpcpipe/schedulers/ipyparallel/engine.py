@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -20,6 +21,7 @@ from hpcpipe.model import JobEnd, Reason
 from hpcpipe.schedulers.local import tree
 
 LOOK = 0.2  # seconds between two looks at an element
+WEIGH = 1.0  # and at its memory, for which all processes of the host are gone through
 GRACE = 5.0  # from asking its processes to end until killing them
 
 
@@ -50,16 +52,26 @@ def run_element(element: Element) -> str:
 
     kernel: Any = get_ipython().kernel  # type: ignore[union-attr]  # an engine has one
     job = kernel.get_parent("shell")["header"]["msg_id"]
-    began = time.monotonic()
+    began = weighed = time.monotonic()
     stopping, peak = None, 0.0
     process = _start(element, job)
     leaders = {process.pid: job}
+
+    def end_too(*_: object) -> None:
+        tree.kill(leaders, "")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end_too)  # should the engine be ended meanwhile
     try:
         while stopping is None and process.poll() is None:
-            peak = max(peak, tree.memory(tree.find_processes(leaders).get(job, ())) / tree.MIB)
+            now = time.monotonic()
+            if now - weighed >= WEIGH:
+                weighed = now
+                peak = max(peak, tree.memory(tree.find_processes(leaders).get(job, ())) / tree.MIB)
             if job in kernel.aborted:
                 stopping = Reason.CANCELLED
-            elif element.time and time.monotonic() - began > element.time:
+            elif element.time and now - began > element.time:
                 stopping = Reason.TIME
             elif element.memory and peak > element.memory:
                 stopping = Reason.MEMORY
@@ -71,6 +83,7 @@ def run_element(element: Element) -> str:
     finally:
         tree.kill(leaders, "")  # also what it left in the background
         code = process.wait()
+        signal.signal(signal.SIGTERM, before)
     kernel.aborted.discard(job)
     reason = stopping or (None if code == 0 else Reason.EXIT if code > 0 else Reason.SIGNAL)
     end = JobEnd(
