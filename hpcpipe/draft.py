@@ -28,7 +28,8 @@ from hpcpipe.site import Site
 from hpcpipe.taskfile import TaskWriter
 from hpcpipe.workflow import Workflow
 
-_OPTIONS = ("cluster", "dialect", "library")  # keys of a scheduler's table that its adapter takes
+# Keys of a scheduler's table that its adapter takes.
+_OPTIONS = ("cluster", "dialect", "library", "profile", "cluster_id", "connection_file")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from hpcpipe.model import Resources
-from hpcpipe.siteoptions import LSF, PBS, Drmaa, Flux, Local, Scheduler, Sge, Slurm, Torque
+from hpcpipe.siteoptions import (
+    LSF,
+    PBS,
+    Drmaa,
+    Flux,
+    Ipyparallel,
+    Local,
+    Oar,
+    Scheduler,
+    Sge,
+    Slurm,
+    Torque,
+)
 from hpcpipe.sitequeues import Cost, Queue, Step
 from hpcpipe.sitevalues import (
     Amount,
@@ -40,9 +52,11 @@ __all__ = [
     "Drmaa",
     "Environment",
     "Flux",
+    "Ipyparallel",
     "Limits",
     "Local",
     "Nodes",
+    "Oar",
     "Queue",
     "Scheduler",
     "Scratch",
@@ -213,6 +227,8 @@ class Site:
     torque: Torque = field(default_factory=Torque)
     lsf: LSF = field(default_factory=LSF)
     flux: Flux = field(default_factory=Flux)
+    oar: Oar = field(default_factory=Oar)
+    ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
     local: Local = field(default_factory=Local)
 
     @property

@@ -9,11 +9,23 @@ A table's ``options`` are directives that every job gets.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, Text, one_of
+from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, Text, Variable, one_of
 
 Scheduler = Annotated[
-    Literal["local", "slurm", "sge", "drmaa", "pbs", "torque", "lsf", "flux"],
-    one_of("local", "slurm", "sge", "drmaa", "pbs", "torque", "lsf", "flux", kind="scheduler"),
+    Literal["local", "slurm", "sge", "drmaa", "oar", "ipyparallel", "pbs", "torque", "lsf", "flux"],
+    one_of(
+        "local",
+        "slurm",
+        "sge",
+        "drmaa",
+        "oar",
+        "ipyparallel",
+        "pbs",
+        "torque",
+        "lsf",
+        "flux",
+        kind="scheduler",
+    ),
 ]
 
 
@@ -71,6 +83,25 @@ class Drmaa:
         Literal["sge"], one_of("sge", kind="dialect"), "The scheduler behind it."
     ] = "sge"
     library: Annotated[Text, "The path of libdrmaa.so; unset, $DRMAA_LIBRARY_PATH."] = ""
+
+
+@dataclass(frozen=True)
+class Oar:
+    """What only OAR knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-t besteffort".'] = ()
+    core: Annotated[Variable, "The property that a cpu is counted in."] = "core"
+
+
+@dataclass(frozen=True)
+class Ipyparallel:
+    """Which of the running IPython clusters is meant; unset, the default one."""
+
+    profile: Annotated[Name | None, "The IPython profile that it was started with."] = None
+    cluster_id: Annotated[Name | None, "Its id, where a profile has several."] = None
+    connection_file: Annotated[Text | None, "Its ipcontroller-client.json, wherever that is."] = (
+        None
+    )
 
 
 @dataclass(frozen=True)

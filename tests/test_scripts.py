@@ -27,6 +27,7 @@ from hpcpipe.site import (
     PBS,
     Account,
     Environment,
+    Oar,
     Queue,
     Scheduler,
     Scratch,
@@ -94,6 +95,7 @@ FULL = Site(
     lsf=LSF(account="-G ", memory_per_slot=True),
     torque=Torque(options=("-l feature=a|b",)),
     sge=Sge(options=("-l os=linux",), requeue=True),
+    oar=Oar(options=("-p fsl = 'YES'", "-t besteffort"), core="cpu"),
 )
 ROUTED = Site(
     name="golden",

@@ -18,6 +18,8 @@ REGISTRY = {
     "torque": "Torque",
     "lsf": "LSF",
     "flux": "Flux",
+    "oar": "Oar",
+    "ipyparallel": "Ipyparallel",
 }
 
 
