@@ -1,7 +1,8 @@
 #!/bin/sh
 # Set up and run all tests: lint, types, and pytest. As root on Debian it also installs and starts a
-# real Slurm on loopback (tests/clusters/slurm.sh) and runs the tests on it as an ordinary user,
-# since root is not who uses a cluster. Elsewhere those tests are skipped, with a line that says so.
+# real Slurm and a real Grid Engine on loopback (tests/clusters) and runs the tests on them as an
+# ordinary user, since root is not who uses a cluster. Elsewhere those tests are skipped, with a line
+# that says so.
 # With HPCPIPE_TEST_STRICT=1 nothing may be skipped.
 set -eu
 cd "$(dirname "$0")/.."
@@ -16,7 +17,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   }
   PYTHON=/usr/bin/python3
   eval "$(tests/clusters/slurm.sh up)"
-  export SLURM_CONF
+  eval "$(tests/clusters/sge.sh up)"
   home=$(getent passwd "$HPCPIPE_TEST_USER" | cut -d: -f6)
   # The tests work on a copy that belongs to that user; the checkout may be where it cannot look.
   copy=$(mktemp -d /tmp/hpcpipe-tests.XXXXXX)
@@ -26,7 +27,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   cd "$copy"
   as_user="runuser -u $HPCPIPE_TEST_USER -- env HOME=$home"
 else
-  echo "not root on Debian: no Slurm is started; tests that need one are skipped unless one answers"
+  echo "not root on Debian: no scheduler is started; tests that need one are skipped unless it answers"
 fi
 
 VENV=${VENV:-$PWD/.venv}
