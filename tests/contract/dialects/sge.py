@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from contract.dialects.base import Census, Dialect, stopped
@@ -17,6 +18,7 @@ from hpcpipe.schedulers.drmaa import Drmaa
 from hpcpipe.schedulers.qacct import spread
 from hpcpipe.schedulers.sge import Sge
 
+LIBRARY = "/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0"
 ASKED = ("-N t", "-cwd", "-S /bin/sh", "-j y", "-l h_rt=600,h_vmem=100M")
 
 
@@ -33,6 +35,15 @@ def _missing() -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"qconf -sh: {error}"
     return f"qconf -sh: {asked.stderr}".strip() if asked.returncode else ""
+
+
+@cache
+def _missing_drmaa() -> str:
+    if missing := _missing():
+        return missing
+    if not Path(LIBRARY).exists():
+        return f"there is no {LIBRARY}"
+    return "" if find_spec("drmaa") else "pip install 'hpcpipe[drmaa]'"
 
 
 def _ask(*argv: str) -> str:
@@ -95,12 +106,12 @@ SGE = Dialect(
     stopped=lambda: stopped(Path(os.environ["SGE_ROOT"]).parent),
 )
 
-LIBRARY = "/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0"
 # DRMAA only submits: all else is as above.
 DRMAA = replace(
     SGE,
     name="drmaa",
     site="test-drmaa",
+    missing=_missing_drmaa,
     capabilities=Drmaa.capabilities,
     adapter=lambda _, run: Drmaa(library=LIBRARY, run=run),
     refused=("-q nowhere", "Job was rejected because job requests unknown queue"),
