@@ -105,6 +105,7 @@ def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
     takes = {
         "local": ("cpus", "memory"),
+        "drmaa": ("dialect", "library"),
         "ipyparallel": ("profile", "cluster_id", "connection_file"),
     }
     own = getattr(site, site.scheduler)

@@ -88,7 +88,7 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         time=asked.time,
         gpus=asked.gpus,
         options=(
-            *getattr(getattr(site, site.scheduler), "options", ()),
+            *getattr(getattr(site, site.written_for), "options", ()),
             *(queue.options if queue else ()),
         ),
     )
@@ -96,7 +96,7 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
 
 def render(job: Job, site: Site) -> str:
     """Render a batch's script; raises ConfigError naming the template and what it lacks."""
-    name = f"{site.scheduler}.sh.j2"
+    name = f"{site.written_for}.sh.j2"
     for option in job.options:
         if "\n" in option:
             raise ConfigError(f"option {option!r}: a directive is one line")
@@ -105,7 +105,7 @@ def render(job: Job, site: Site) -> str:
         return template.render(
             batch=job,
             environment=site.environment,
-            options=getattr(site, site.scheduler),
+            options=getattr(site, site.written_for),
             codes=_CODES,
             version=__version__,
         )

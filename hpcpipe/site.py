@@ -48,6 +48,12 @@ def _scheduler(value: object) -> str:
     return _text(value)
 
 
+def _dialect(value: object) -> str:
+    if value != "sge":
+        raise ConfigError(f"{_text(value)!r} is no dialect of DRMAA's; there is 'sge'")
+    return _text(value)
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigError(f"{value!r} is neither true nor false")
@@ -95,7 +101,8 @@ Text = Annotated[str, _text]
 Line = Annotated[str, _line]
 Name = Annotated[str, _name]
 Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm", "sge", "oar", "ipyparallel"], _scheduler]
+Scheduler = Annotated[Literal["local", "slurm", "sge", "drmaa", "oar", "ipyparallel"], _scheduler]
+Dialect = Annotated[Literal["sge"], _dialect]
 Flag = Annotated[bool, _flag]
 Count = Annotated[int, _count]
 Natural = Annotated[int, _natural]
@@ -178,6 +185,14 @@ class Sge:
 
 
 @dataclass(frozen=True)
+class Drmaa:
+    """The library by which jobs are submitted; that scheduler's own table counts, too."""
+
+    dialect: Annotated[Dialect, "The scheduler behind it."] = "sge"
+    library: Annotated[Text, "The path of libdrmaa.so; unset, $DRMAA_LIBRARY_PATH."] = ""
+
+
+@dataclass(frozen=True)
 class Oar:
     """What only OAR knows."""
 
@@ -222,6 +237,12 @@ class Site:
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
     slurm: Slurm = field(default_factory=Slurm)
     sge: Sge = field(default_factory=Sge)
+    drmaa: Drmaa = field(default_factory=Drmaa)
     oar: Oar = field(default_factory=Oar)
     ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
     local: Local = field(default_factory=Local)
+
+    @property
+    def written_for(self) -> str:
+        """Whose directives the scripts have: the scheduler's, or those that DRMAA hands on."""
+        return self.drmaa.dialect if self.scheduler == "drmaa" else self.scheduler

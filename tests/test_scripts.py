@@ -89,10 +89,11 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
 }
 
 
-# Where arrays are ranges, there is no sparse one.
+# Where arrays are ranges, there is no sparse one. DRMAA has the scripts of its dialect.
 WRITTEN = [
     (scheduler, case)
     for scheduler in get_args(get_args(Scheduler)[0])
+    if Site(scheduler=scheduler).written_for == scheduler
     for case in CASES
     if case != "sparse-array" or make_scheduler(scheduler).capabilities.sparse
 ]

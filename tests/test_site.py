@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -56,6 +56,12 @@ def test_each_way_of_finding_a_site_gives_way_to_the_one_before_it(
         return loaded.site.name, loaded.why.replace(str(tmp_path), "~")
 
     assert found() == ("local", "no scheduler found: running on this machine's processes")
+
+    on = "qsub", "qstat"  # so it has PBS, or Torque
+    machine = replace(machine, which=lambda tool: tool if tool in on else None)
+    assert found()[0] == "local"
+    machine = replace(machine, which=lambda tool: tool if tool in (*on, "qconf") else None)
+    assert found() == ("sge", "no site file; qconf found: using the shipped site 'sge'")
 
     machine = Machine(
         machine.environ, "login1", lambda tool: f"/bin/{tool}", SHIPPED, machine.system
@@ -316,7 +322,7 @@ def test_a_site_survives_json_and_the_keys_of_a_later_version(full: Site) -> Non
 # What is shipped, and documented
 
 
-@pytest.mark.parametrize("name", ["local", "slurm", "test-slurm"])
+@pytest.mark.parametrize("name", ["local", "slurm", "sge", "test-slurm", "test-sge", "test-drmaa"])
 def test_every_shipped_site_loads_and_says_what_it_is(name: str, machine: Machine) -> None:
     site = load_site(name, machine=machine).site
     assert site.name == name
@@ -327,7 +333,7 @@ def test_every_shipped_site_loads_and_says_what_it_is(name: str, machine: Machin
 def test_the_examples_in_the_shipped_files_hold_once_uncommented(
     machine: Machine, write: Write
 ) -> None:
-    for name in ("local", "slurm"):
+    for name in ("local", "sge", "slurm"):
         text = (SHIPPED / f"{name}.toml").read_text()
         text = re.sub(r"^# (?=\w+ = |\[\[)", "", text, flags=re.M)
         site = load_site(str(write(f"{name}.toml", text)), machine=machine).site

@@ -13,6 +13,7 @@ REGISTRY = {
     "local": "Local",
     "slurm": "Slurm",
     "sge": "Sge",
+    "drmaa": "Drmaa",
     "oar": "Oar",
     "ipyparallel": "Ipyparallel",
 }

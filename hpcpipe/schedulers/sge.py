@@ -16,8 +16,6 @@ Oddities worth knowing:
 * ``Eqw``: it could not be started (folder, log, shell); it stays so, and what waits for it waits.
 * Exit codes 99 and 100 mean "start again" and "make it Eqw". No script of ours ends with either.
 * The shebang counts for nothing: ``-S /bin/sh``. ``-l`` counts per slot if it is a consumable.
-* ``failed 37`` is a limit, and not which: the wall time tells. A process that alone wants more than
-  ``h_vmem`` gets no memory, and ends as it likes. ``failed 100`` is a signal; 9 is ``qdel``'s.
 * ``$JOB_ID`` and the like are replaced in the name of a log, its folder included.
 * ``qacct`` takes one id, or all of a user that were started since. A job that was deleted before it
   was started is in neither ``qstat`` nor ``qacct``; one that has ended is not for 15 s, by default.
@@ -32,8 +30,9 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, State
 from hpcpipe.schedulers.base import CommandScheduler, Done
+from hpcpipe.schedulers.qacct import read_records, spread
 
 T = TypeVar("T", JobStatus, JobEnd)
 _UNREACHABLE = (
@@ -41,8 +40,6 @@ _UNREACHABLE = (
     r"|read qmaster name|cell directory|set the environment variable SGE_ROOT|timeout"
 )
 _KNOWN = set("hqwrtRsSTNPdE")  # the letters of a state
-_RESCHEDULED, _APPLICATION, _LIMIT, _SIGNALLED = 25, 30, 37, 100  # values of `failed`
-_UNITS = {"": 1 / 1024 / 1024, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
 
 
 class Sge(CommandScheduler):
@@ -60,8 +57,12 @@ class Sge(CommandScheduler):
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool
     ) -> tuple[str, ...]:
-        words = ("qsub", "-terse", "-ac", f"hpcpipe={token}", *(("-h",) if held else ()))
-        return (*words, *hold(after), f"{script.parent.name}/{script.name}")
+        flags = self.flags(after, token=token, held=held)
+        return ("qsub", "-terse", *flags, f"{script.parent.name}/{script.name}")
+
+    def flags(self, after: Sequence[After], *, token: str, held: bool) -> tuple[str, ...]:
+        """Spell all that is known at submission only."""
+        return ("-ac", f"hpcpipe={token}", *(("-h",) if held else ()), *hold(after))
 
     def read_submit(self, done: Done) -> str:
         self.refuse(done)
@@ -120,16 +121,7 @@ class Sge(CommandScheduler):
         if done.status and "not found" in done.stderr:
             return {}
         self.refuse(done)
-        ends: dict[str, JobEnd] = {}
-        for record in re.split(r"^=+$", done.stdout, flags=re.M):
-            facts = dict(re.findall(r"^(\w+)[ \t]+(.*?)[ \t]*$", record, re.M))
-            if "jobnumber" not in facts:
-                continue
-            end = _end(facts)
-            for element in spread(facts["jobnumber"], facts.get("taskid", "")):
-                if end is not None:  # of several, after it was started again, the last one counts
-                    ends[element] = end
-        return ends
+        return read_records(done.stdout)
 
     def cancel_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
         return ("qdel", *jobs)
@@ -183,18 +175,6 @@ def hold(after: Sequence[After]) -> tuple[str, ...]:
     return tuple(word for option, jobs in words if jobs for word in (option, jobs))
 
 
-def spread(job: str, tasks: str) -> Iterator[str]:
-    """Spread a row into its elements: 7 and ``1-5:2,9`` → ``7.1 7.3 7.5 7.9``."""
-    if not tasks[:1].isdigit():
-        yield job  # no array: nothing, or "undefined"
-        return
-    for part in tasks.split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        for index in range(int(first), int(last or first) + 1, int(step or 1)):
-            yield f"{job}.{index}"
-
-
 def _state(native: str, waits: bool) -> State | None:
     """Read the letters of a state, or None where the job has ended; ``waits`` for another job."""
     letters = set(native)
@@ -214,44 +194,3 @@ def _described(text: str, pattern: str) -> Iterator[tuple[str, str]]:
     for part in re.split(r"^job_number:\s+", text, flags=re.M)[1:]:
         if match := re.search(rf"^{pattern}", part, re.M):
             yield part.split(maxsplit=1)[0], match[1]
-
-
-def _end(facts: Mapping[str, str]) -> JobEnd | None:
-    """Read one record of the accounting, or None where the job is to start again."""
-    failed, _, words = facts.get("failed", "0").partition(":")
-    code, status = int(failed), int(facts.get("exit_status", "0").split()[0])
-    if code == _RESCHEDULED:
-        return None
-    wall = float(re.match(r"[\d.]*", facts.get("ru_wallclock", ""))[0] or 0)  # type: ignore[index]
-    memory = re.match(r"([\d.]+)([KMGT]?)", facts.get("maxvmem", ""))
-    reason = _reason(code, status, wall, facts.get("category", ""))
-    ended = reason in (None, Reason.EXIT)
-    return JobEnd(
-        native=f"failed {code}: {words.strip()}" if code else f"exit {status}",
-        reason=reason,
-        exit_code=status if ended else None,
-        signal=status - 128 if not ended and status > 128 else None,
-        max_memory=round(float(memory[1]) * _UNITS[memory[2]]) or None if memory else None,
-        wall=wall,
-        host=facts.get("hostname", ""),
-    )
-
-
-def _reason(code: int, status: int, wall: float, asked: str) -> Reason | None:
-    """Say why a job ended so; ``asked`` is what it asked for, as the accounting has it."""
-    limits = re.findall(r"\b[hs]_rt=([\d:]+)", asked)
-    over = any(wall >= _seconds(limit) for limit in limits)
-    if code in (0, _APPLICATION):
-        return Reason.EXIT if status else None
-    if code == _LIMIT:
-        return Reason.TIME if over or "h_cpu=" in asked else Reason.MEMORY
-    if code == _SIGNALLED:
-        return Reason.TIME if over else Reason.CANCELLED if status == 137 else Reason.SIGNAL
-    return Reason.START if code < _APPLICATION else Reason.NODE
-
-
-def _seconds(clock: str) -> int:
-    seconds = 0
-    for part in clock.split(":"):
-        seconds = seconds * 60 + int(part or 0)
-    return seconds

@@ -162,9 +162,10 @@ class Bench:
         head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
         which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
         which += f"{dialect.log}\n"
-        scripts = self.folder / "batches"  # not every scheduler makes a copy of a script
-        script = scripts / f"script {len([*scripts.iterdir()])}.sh"
+        folder = self.folder / "batches"
+        script = folder / f"script no {len(list(folder.iterdir()))}.sh"
         script.write_text(f"#!/bin/sh\n{head}{which}{dedent(body)}")
+        script.chmod(0o700)
         return script
 
     def indices(self, count: int) -> Sequence[int]:

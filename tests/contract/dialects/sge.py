@@ -1,4 +1,4 @@
-"""A real Grid Engine, as ``tests/clusters/sge.sh`` starts it."""
+"""A real Grid Engine, as ``tests/clusters/sge.sh`` starts it, and the same through DRMAA."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from contract.dialects.base import Census, Dialect, stopped
-from hpcpipe.schedulers.sge import Sge, spread
+from hpcpipe.schedulers.drmaa import Drmaa
+from hpcpipe.schedulers.qacct import spread
+from hpcpipe.schedulers.sge import Sge
 
+LIBRARY = "/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0"
 ASKED = ("-N t", "-cwd", "-S /bin/sh", "-j y", "-l h_rt=600,h_vmem=100M")
 
 
@@ -30,6 +35,15 @@ def _missing() -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"qconf -sh: {error}"
     return f"qconf -sh: {asked.stderr}".strip() if asked.returncode else ""
+
+
+@cache
+def _missing_drmaa() -> str:
+    if missing := _missing():
+        return missing
+    if not Path(LIBRARY).exists():
+        return f"there is no {LIBRARY}"
+    return "" if find_spec("drmaa") else "pip install 'hpcpipe[drmaa]'"
 
 
 def _ask(*argv: str) -> str:
@@ -90,4 +104,17 @@ SGE = Dialect(
     words=("<state>hqw</state>", "<state>hibernating</state>"),
     times=_times,
     stopped=lambda: stopped(Path(os.environ["SGE_ROOT"]).parent),
+)
+
+# DRMAA only submits: all else is as above.
+DRMAA = replace(
+    SGE,
+    name="drmaa",
+    site="test-drmaa",
+    missing=_missing_drmaa,
+    capabilities=Drmaa.capabilities,
+    adapter=lambda _, run: Drmaa(library=LIBRARY, run=run),
+    refused=("-q nowhere", "Job was rejected because job requests unknown queue"),
+    commands=("env", "qstat", "qacct", "qrls", "qdel"),
+    aligned=("env", "env", "qrls"),
 )
