@@ -109,7 +109,8 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     one = replace(one, changed={"PATH": f"{cluster.home}:{os.environ['PATH']}"})
     assert submit(whole, 0) == 0
     steps = (whole.home / "steps").read_text().splitlines()
-    started = [at for at, step in enumerate(steps, 1) if step == "has started a command"]
+    begins = [f"subprocess.Popen {command}", "has started a command"]
+    started = [at for at in range(2, len(steps) + 1) if steps[at - 2 : at] == begins]
     slow.touch()
     assert submit(one, started[which]) == -signal.SIGKILL
     until(begun.exists)
