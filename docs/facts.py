@@ -39,6 +39,7 @@ _KINDS = {
     "_name": "name",
     "_variable": "name of a variable",
     "_scheduler": "a scheduler's name",
+    "_dialect": "a scheduler",
     "_flag": "true or false",
     "_count": "whole number, 1 or more",
     "_natural": "whole number",
