@@ -66,6 +66,7 @@ OAR = Dialect(
     census=_census,
     memory=False,  # OAR leaves that to cgroups
     many=60,  # each a job to it, for which it starts a dozen programs: about a second of cpu
+    stride=4,  # and so is every element of every submission that is killed
     missing=_missing,
     begin='exec >>"{log}" 2>&1\n',
     commands=("oarsub", "oarstat", "oarresume", "oardel"),
