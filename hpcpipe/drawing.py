@@ -13,7 +13,7 @@ from hpcpipe.draft import Draft
 from hpcpipe.errors import UsageError
 from hpcpipe.planning import kind_of
 
-_WIDE, _HIGH = 190, 44  # of a box; and between boxes
+_WIDE, _HIGH = 210, 44  # of a box; and between boxes
 _GAP, _DROP = 24, 56
 
 

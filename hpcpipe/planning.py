@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from hpcpipe.allowance import bill_line, over_budget, pace_line
+from hpcpipe.allowance import bill_line, over_budget, pace_line, short_lines
 from hpcpipe.axes import label
 from hpcpipe.batch import Batch, Standing, Wait
 from hpcpipe.draft import Draft
@@ -34,10 +34,12 @@ def prediction(draft: Draft, cores: int | None = None) -> Prediction:
     )
 
 
-def plan_lines(draft: Draft, site_why: str, cores: int | None = None) -> Iterator[str]:
+def plan_lines(
+    draft: Draft, site_why: str, cores: int | None = None, *, others: bool = False
+) -> Iterator[str]:
     """Print a plan: nodes, batches with what they wait for, queues and why.
 
-    Also what to expect on so many ``cores``, if that is asked.
+    With ``cores`` also what to expect on so many, with ``others`` why not each other queue.
     """
     plan, scheduler = draft.plan, draft.site.scheduler
     yield f"{plan.workflow.name}: {_counted(draft)}"
@@ -62,6 +64,8 @@ def plan_lines(draft: Draft, site_why: str, cores: int | None = None) -> Iterato
             yield f"      after {'; '.join(_said(wait) for wait in batch.waits)}"
         if prepared.route.queue:
             yield f"      queue: {prepared.route.why}"
+        for other in prepared.route.others if others else ():
+            yield f"        not {other}"
         if prepared.route.software:
             yield f"      software: {', '.join(prepared.route.software)}"
     yield from _costs(draft)
@@ -73,7 +77,7 @@ def kind_of(batch: Batch) -> str:
     kind = f"array of {batch.elements}" if batch.indices is not None else "1 job"
     if batch.starts is None:
         return kind
-    return f"{kind} with {len(batch.tasks)} tasks, at most {batch.longest} in turn"
+    return f"{kind}, {len(batch.tasks)} tasks, up to {batch.longest} in turn"
 
 
 def _expected(draft: Draft, cores: int | None) -> Iterator[str]:
@@ -98,6 +102,7 @@ def _costs(draft: Draft) -> Iterator[str]:
     """Say what it costs at worst, and what is wrong with that; one's own machine is free."""
     if draft.site.scheduler == "local" and not draft.site.accounts:
         return
+    yield from short_lines(draft.routed, draft.site)
     yield from filter(None, (bill_line(draft.bill, draft.site), pace_line(draft.calls, draft.site)))
     for line in over_budget(draft.routed, draft.site):
         yield f"Over budget: {line}. It is refused without --over-budget."

@@ -88,6 +88,7 @@ def say_submitted(draft: Draft, site_why: str) -> None:
 @click.command()
 @click.argument("workflow", metavar="FILE[:NAME]")
 @click.option("--scripts", is_flag=True, help="Print the scripts, as they would be submitted.")
+@click.option("--why", is_flag=True, help="Say of every other queue why not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--simulate",
@@ -107,6 +108,7 @@ def say_submitted(draft: Draft, site_why: str) -> None:
 def plan(
     workflow: str,
     scripts: bool,
+    why: bool,
     as_json: bool,
     cores: int | None,
     draw: Path | None,
@@ -128,7 +130,7 @@ def plan(
     if as_json:
         click.echo(json.dumps(plan_json(drafted, cores), indent=1))
         return
-    for line in plan_lines(drafted, loaded.why, cores):
+    for line in plan_lines(drafted, loaded.why, cores, others=why):
         click.echo(line)
     for prepared in drafted.prepared if scripts else ():
         click.echo(f"\n# --- {prepared.id}.sh")

@@ -126,6 +126,13 @@ def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> 
     assert not any(map(bench.has, ("each.1", "last", "whole")))
 
 
+def test_what_any_end_will_do_for_runs_after_a_failure_too(bench: Bench) -> None:
+    above = bench.submit(f"{WAIT}wait_for beside; touch $nth; exit $nth", array=2)
+    beside = bench.submit("touch beside; exit 1")
+    last = bench.submit("test -e 0 -a -e 1", After(above, well=False), After(beside, well=False))
+    assert codes(bench.ends(last)) == {last: 0}
+
+
 # --- asking ---------------------------------------------------------------------------------------
 
 
