@@ -28,6 +28,8 @@ from hpcpipe.site import Site
 from hpcpipe.taskfile import TaskWriter
 from hpcpipe.workflow import Workflow
 
+_OPTIONS = ("cluster", "dialect", "library")  # keys of a scheduler's table that its adapter takes
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -144,7 +146,8 @@ def scheduler_options(site: Site) -> dict[str, Any]:
     if site.scheduler == "local":
         return {"cpus": site.local.cpus, "memory": site.local.memory}
     own = getattr(site, site.scheduler)
-    options = {"cluster": getattr(own, "cluster", None), "cancels": site.limits.cancels}
+    options = {name: getattr(own, name, None) for name in _OPTIONS}
+    options["cancels"] = site.limits.cancels
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -12,6 +12,8 @@ from hpcpipe.schedulers.base import Scheduler
 REGISTRY = {
     "local": "Local",
     "slurm": "Slurm",
+    "sge": "Sge",
+    "drmaa": "Drmaa",
     "pbs": "PBS",
     "torque": "Torque",
     "lsf": "LSF",

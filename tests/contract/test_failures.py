@@ -75,7 +75,11 @@ TOOL = """
     echo "$1/$2" $({begun}) >> ran
     [ -e mended ] && exit
     case $1/$2 in
-      tool/memory) exec python3 -c 'import time; hog = b"x" * (300 << 20); time.sleep(600)' ;;
+      tool/memory)  # together, as a limit of each process by itself would not be the job's
+        for nth in 1 2 3 4 5; do
+          python3 -c 'import time; hog = b"x" * (60 << 20); time.sleep(600)' &
+        done
+        wait ;;
       tool/time) sleep 600 ;;
     esac
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from contract.dialects import DIALECTS, Dialect
-from contract.harness import ODD, Bench, Cluster, until
+from contract.harness import Bench, Cluster, until
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, JobEnd, Reason, State
 from hpcpipe.schedulers.base import Done, run_command
@@ -45,7 +45,7 @@ def test_a_plain_job_runs_in_its_run_folder_and_its_end_is_known(bench: Bench) -
 
 
 def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
-    bench = Bench(cluster, cluster.home / ODD)
+    bench = Bench(cluster, cluster.home / cluster.odd)
     job = bench.submit("pwd -P", array=2)
     bench.ends(*bench.elements(job, 2))
     for index in bench.indices(2):
@@ -54,13 +54,15 @@ def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
 
 
 def test_each_element_runs_once_and_ends_in_its_own_way(bench: Bench) -> None:
-    job = bench.submit("echo $nth >> ran; case $nth in 1) exit 3;; 2) kill -9 $$;; esac", array=4)
+    job = bench.submit(
+        "echo $nth >> ran; case $nth in 1) exit 3;; 2) ulimit -c 0; kill -SEGV $$;; esac", array=4
+    )
     elements = bench.elements(job, 4)
     ends = bench.ends(*elements)
     reasons = [ends[one].reason for one in elements]
     assert reasons == [None, Reason.EXIT, Reason.SIGNAL, None]
     assert ends[elements[1]].exit_code == 3
-    assert ends[elements[2]].signal == 9
+    assert ends[elements[2]].signal == 11
     assert sorted(bench.read("ran").split()) == ["0", "1", "2", "3"]
     bench.gone(job)
 

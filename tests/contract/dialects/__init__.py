@@ -7,9 +7,10 @@ from contract.dialects.flux import FLUX
 from contract.dialects.local import LOCAL
 from contract.dialects.lsf import LSF
 from contract.dialects.pbs import PBS
+from contract.dialects.sge import DRMAA, SGE
 from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
-__all__ = ["DIALECTS", "FLUX", "LOCAL", "LSF", "PBS", "SLURM", "TORQUE", "Dialect"]
+__all__ = ["DIALECTS", "DRMAA", "FLUX", "LOCAL", "LSF", "PBS", "SGE", "SLURM", "TORQUE", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, PBS, TORQUE, LSF, FLUX)
+DIALECTS = (LOCAL, SLURM, SGE, DRMAA, PBS, TORQUE, LSF, FLUX)
