@@ -50,10 +50,16 @@ class TaskWriter:
         self._cwd = cwd
         self._settle = settle
         self._batch_of: dict[tuple[str, int], tuple[str, str | None]] = {}  # and pack
+        self._beside: set[tuple[str, int]] = set()  # in packs that are being written
         self._listings: dict[str, Listing] = {}
 
     def write(self, batch: Batch) -> TaskFile:
         """Make a batch's task file; its upstream batches must have been made before."""
+        self._beside = (
+            set()
+            if batch.starts is None
+            else {(one.node.name, task) for one, task in batch.members()}
+        )
         make = self._commands if is_static(batch.nodes[0].node) else self._python
         with self._plan.own.by_value():
             content = make(batch)
@@ -168,6 +174,9 @@ class TaskWriter:
         for edge in plan.edges:
             above = self._plan.nodes[edge.upstream]
             for parent in edge.parents(task):
+                if (edge.upstream, parent) in self._beside:
+                    yield f"#{above.key(parent)}", ""
+                    continue
                 batch, pack = self._batch_of.get((edge.upstream, parent), ("", None))
                 if not batch and parent in above.in_flight:
                     batch, pack = above.in_flight[parent].batch, above.in_flight[parent].pack
@@ -178,6 +187,8 @@ class TaskWriter:
     def _packed(self, above: NodePlan, task: int) -> str | None:
         """Say where in which pack an upstream outcome is or will be; None if it is in none."""
         name, key = above.node.name, above.key(task)
+        if (name, task) in self._beside:
+            return f"#{key}"
         _, pack = self._batch_of.get((name, task), ("", None))
         if task in above.in_flight:
             pack = above.in_flight[task].pack

@@ -16,6 +16,7 @@ import time
 from _blake2 import blake2b
 from _pickle import loads
 
+from hpcpipe import outcome
 from hpcpipe.child import load_call, run, terminated
 from hpcpipe.outcome import (
     Refused,
@@ -75,6 +76,10 @@ class Element:
         self.node, self.key, self.folder, self.call, self.needs, self.arguments = loads(
             file.payloads[number]
         )
+        self.needs = [
+            (f"{self.pack}{path}" if path.startswith("#") else path, batch)
+            for path, batch in self.needs
+        ]
         self.job, self.attempt, self.started = job, int(attempt or 0), time.time()
         self.good = f"results/{self.node}/{self.key}.pkl"
         self.bad = f"results/{self.node}/{self.key}.{file.batch}.err"
@@ -112,7 +117,8 @@ def missing_upstream(needs: Sequence[tuple[str, str]], settle: float) -> str | N
     """Name an upstream whose good outcome is not there, or None.
 
     A common filesystem may show a file late: wait ``settle`` seconds for it, unless its error
-    is there. Listing the folder makes an NFS client look again.
+    is there. Listing the folder makes an NFS client look again. What is to be of no batch is in the
+    element's own pack already, or never will be.
     """
     until = time.monotonic() + settle
     for path, batch in needs:
@@ -121,7 +127,7 @@ def missing_upstream(needs: Sequence[tuple[str, str]], settle: float) -> str | N
             good = dict_of(pack).get(key) if pack.endswith(".pack") else None
             if good:
                 break
-            failed = good is False or os.path.exists(f"{path[:-4]}.{batch}.err")
+            failed = good is False or not batch or os.path.exists(f"{path[:-4]}.{batch}.err")
             if failed or time.monotonic() > until:
                 return path
             os.listdir(os.path.dirname(path))
@@ -198,6 +204,7 @@ def run_pack(file: TaskFile, job: str, attempt: str) -> int:
     first = Element(file, 0, job, attempt)
     hold(first)
     assert file.pack is not None
+    outcome.own_pack = os.path.abspath(file.pack)
     done = mend_pack(file.pack)
     codes = set()
     for number in range(len(file.payloads)):

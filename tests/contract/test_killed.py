@@ -36,7 +36,7 @@ WORKFLOW = """
     def first(n):
         return note("first/%d" % n)
 
-    @task(cpus=1, memory="100M", time="5m")
+    @task(cpus=1, memory="120M", time="5m")  # unlike the first, lest the two be fused
     def second(n, of):
         return note("second/%d" % n)
 
