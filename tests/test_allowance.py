@@ -67,18 +67,23 @@ def test_what_nobody_can_tell_the_cost_of_is_not_within_a_budget(lab: Lab) -> No
         lab.submit()
 
 
+FEW = Limits(elements_count=False, max_jobs=1)
+
+
 @pytest.mark.parametrize(
     ("site", "told"),
     [
-        (Site(limits=Limits(max_jobs=11)), None),
-        (Site(limits=Limits(max_jobs=10)), "'local' takes 10 jobs at a time, and this makes 11"),
         (Site(limits=Limits(max_jobs=4, overflow="held")), None),
-        (Site(limits=Limits(max_jobs=2, elements_count=False)), None),
-        (Site(limits=Limits(max_jobs=1, elements_count=False)), "takes 1 job at a time"),
-        (Site(queues=(Queue(name="q", max_jobs=4),)), "queue 'q' of site 'local' takes 4 jobs"),
-        (Site(limits=Limits(max_jobs=4, array_size=0)), "--pack 3 or more"),
+        (Site(limits=replace(FEW, max_jobs=2)), None),
+        (Site(limits=FEW), "site 'local' takes 1 job at a time, and this makes 2; submit less"),
+        (
+            Site(queues=(Queue(name="q", max_jobs=4),)),
+            "queue 'q' of site 'local' takes 4 jobs at a time, and this makes 11; "
+            "run 4 tasks or more in each, --pack 4, or submit less of it at a time",
+        ),
+        (Site(queues=(Queue(name="q", max_jobs=1),)), "and this makes 11; submit less"),
     ],
-)  # fmt: skip
+)
 def test_more_jobs_than_the_site_takes_are_refused_before_any_is_submitted(
     lab: Lab, site: Site, told: str | None
 ) -> None:
@@ -91,7 +96,7 @@ def test_more_jobs_than_the_site_takes_are_refused_before_any_is_submitted(
 
 
 def test_packed_as_told_it_is_taken(lab: Lab) -> None:
-    site = Site(limits=Limits(max_jobs=4, array_size=0))
+    site = Site(limits=Limits(array_size=0), queues=(Queue(name="q", max_jobs=4),))
     packed = draft(lab.workflow, site, resources=Resources(pack=4))
     assert sum(one.batch.elements for one in packed.prepared) <= 4
 
@@ -100,16 +105,6 @@ def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> N
     lab.site = replace(lab.site, limits=Limits(submits_per_minute=6))
     lines = [*plan_lines(draft(lab.workflow, lab.site), "why")]
     assert "local takes 6 submit commands a minute: this takes 10 s." in lines
-
-
-def test_a_plan_names_the_jobs_that_are_shorter_than_the_site_likes(lab: Lab) -> None:
-    lab.site = replace(lab.site, limits=Limits(shortest_job=HOUR))
-    said = (
-        "local wants jobs of 1 h and more: many asks for less, run several tasks in each, --pack 2."
-    )
-    assert said in [*plan_lines(draft(lab.workflow, lab.site), "why")]
-    packed = draft(lab.workflow, lab.site, resources=Resources(pack=2))
-    assert not [line for line in plan_lines(packed, "why") if "wants jobs" in line]
 
 
 def test_a_plan_says_why_not_each_other_queue_when_it_is_asked(lab: Lab) -> None:
