@@ -49,8 +49,7 @@ def over_budget(routed: Routed, site: Site) -> list[str]:
     for name, account in site.accounts.items():
         if account.budget is None:
             continue
-        names = {name, *(name + queue.account_suffix for queue in site.queues)}
-        mine = [(batch, route) for batch, route in routed if route.resources.account in names]
+        mine = [(batch, route) for batch, route in routed if route.resources.account == name]
         cost = make_bill(mine)
         if cost.total > account.budget:
             said.append(

@@ -12,10 +12,11 @@ from hpcpipe import each
 from hpcpipe.draft import draft
 from hpcpipe.errors import ConfigError, OverBudget, UsageError
 from hpcpipe.explaining import explain
-from hpcpipe.model import Resources
+from hpcpipe.model import JobEnd, Reason, Resources
 from hpcpipe.planning import plan_json, plan_lines
+from hpcpipe.retry import raised_resources
 from hpcpipe.run import submit
-from hpcpipe.site import Account, Cost, Limits, Nodes, Queue, Site, Software
+from hpcpipe.site import Account, Cost, Limits, Nodes, Queue, Site, Software, Step
 
 HOUR = 3600
 
@@ -134,3 +135,15 @@ def test_of_a_node_it_is_told_why_its_queue_and_why_not_each_other(lab: Lab) -> 
         "  software   fsl 6.0.7",
     ]
     assert "  not        other: no fsl 6.0.7" in [*explain(run, "one")]
+
+
+@pytest.mark.parametrize(("longest", "then"), [(2 * HOUR, HOUR), (2700, 2700), (1800, None)])
+def test_what_ran_out_of_time_is_raised_within_what_its_account_and_queue_allow(
+    lab: Lab, longest: int, then: int | None
+) -> None:
+    queue = Queue(name="q", account_suffix="_cpu", steps=(Step(longest, cpus=8),))
+    lab.site = replace(lab.site, queues=(queue,))
+    lab.submit()
+    lab.scheduler.says["1_3"] = JobEnd("TIMEOUT", Reason.TIME)
+    [asked] = raised_resources(lab.rundir, lab.site).get("many", {"": None}).values()
+    assert (asked and asked.time) == then
