@@ -19,14 +19,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from math import ceil, exp, inf, log
+from math import exp, inf, log
 
-from hpcpipe.arrays import Array, exact_jobs, lay_out, make_jobs
-from hpcpipe.cuts import Cuts, Pieces, changed
+from hpcpipe.arrays import Array, exact_jobs, lay_out
+from hpcpipe.cells import Cells
+from hpcpipe.cuts import Cuts, changed
 from hpcpipe.elements import Elements
 from hpcpipe.lines import make_layers, make_lines
+from hpcpipe.makespan import makespan
 from hpcpipe.model import Capabilities
-from hpcpipe.simulate import simulate
+from hpcpipe.sketch import find_pairs, sketch
 
 _EFFORT = 3_000_000  # elements and dependencies laid out or simulated; three seconds or so
 _LEAST = 4  # tries, however large the graph
@@ -67,7 +69,9 @@ def coarsen(
     """
     search = _Search(graph, can, size, calls, slack, cores)
     best = search.run()
-    return Coarse(best.arrays, max(best.costs), search.cores)
+    parts = [chunk.elements for chunk in search._cells[best.cuts.line].chunks(best.cuts)]
+    arrays = lay_out(graph, parts, can, size)
+    return Coarse(arrays, max(best.costs), search.cores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,6 @@ class _Try:
     """Cuts that were tried, and what came of it; ``rank`` is the less the better."""
 
     rank: tuple[float, ...]
-    arrays: Sequence[Array]
     costs: Sequence[float]  # by number of cores
     cuts: Cuts
 
@@ -94,19 +97,18 @@ class _Search:
         layers, layer_of = make_layers(graph, calls)
         self._depths = [layer[0] for layer in layers]
         self._lines = make_lines(graph)
-        self._pieces = [Pieces(graph, line.block, layer_of, len(layers)) for line in self._lines]
-        whole = self._pieces[0].whole(0)
-        self._calls = max(calls, self._count(self._pieces[0].parts(whole)))
+        self._pairs = find_pairs(graph, layer_of) if can.elementwise else {}
+        self._cells = [Cells(graph, line.block, layer_of, size) for line in self._lines]
+        self._first = Cuts(0, tuple(range(self._cells[0].blocks)), ((),) * len(layers))
+        self._calls = max(calls, len(self._cells[0].chunks(self._first)))
         self.cores = [cores] if cores else _likely_cores(graph)
         exact = exact_jobs(graph)
-        self._exact = [simulate(exact, cores).makespan or 1.0 for cores in self.cores]
+        self._exact = [makespan(exact, cores) or 1.0 for cores in self.cores]
         self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
         self._hard = [0.0] * len(self.cores)  # the latest ones
-        self._edges = sum(map(len, graph.parents))
         self._spent = 0
         self._done: set[object] = set()
         self._random = random.Random(0)  # the same graph has the same plan, always
-        self._first = whole
 
     def run(self) -> _Try:
         """Search: first patterns of cuts, then whatever makes the best of these better."""
@@ -132,39 +134,32 @@ class _Search:
     def _ended(self, effort: int) -> bool:
         return self._spent >= effort and len(self._done) >= _LEAST
 
-    def _count(self, parts: Sequence[Sequence[int]]) -> int:
-        return sum(ceil(len(part) / self._size) for part in parts)
-
     def _try(self, cuts: Cuts, limit: float) -> _Try | None:
         """Lay the graph out with these cuts, and simulate.
 
         None if it was tried before, takes too many calls, or is sure to rank above ``limit``.
         """
-        pieces = self._pieces[cuts.line]
-        key = pieces.key(cuts)
-        if key in self._done:
-            return None
-        parts = pieces.parts(cuts)
-        if self._count(parts) > self._calls:
+        chunks = self._cells[cuts.line].chunks(cuts)
+        key = frozenset([chunk.number for chunk in chunks]), cuts.line
+        if key in self._done or len(chunks) > self._calls:
             return None
         self._done.add(key)
-        arrays = lay_out(self.graph, parts, self._can, self._size)
-        jobs = make_jobs(self.graph, arrays)
-        self._spent += len(self.graph) + self._edges
+        jobs = sketch(chunks, self._pairs, self._can)
+        self._spent += 1000
         costs = list(self._least)
         # What cost most before is likely to do so again, and may save the rest.
         for at in sorted(range(len(costs)), key=self._hard.__getitem__, reverse=True):
-            made = simulate(jobs, self.cores[at], window=self._can.window).makespan
+            made = makespan(jobs, self.cores[at], window=self._can.window)
             costs[at] = made / self._exact[at]
-            self._spent += len(self.graph)
+            self._spent += len(self.graph) // 5
             self._hard[at] = costs[at]
             if _mark(costs) > limit:
                 return None
         self._least = [min(pair) for pair in zip(costs, self._least, strict=True)]
         # Fewer calls count only among those that are good enough.
         mark = _mark(costs)
-        rank = (round(max(mark, 1 + self._slack / 2), 4), len(arrays), mark)
-        return _Try(rank, arrays, costs, cuts)
+        rank = (round(max(mark, 1 + self._slack / 2), 4), len(jobs), mark)
+        return _Try(rank, costs, cuts)
 
     def _patterns(self) -> Iterator[Cuts]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""

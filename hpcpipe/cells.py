@@ -1,0 +1,135 @@
+"""The cells of a graph, which are what its parts are put together from.
+
+A *cell* holds the elements of one layer and one block of a line. What cells wait for is counted
+once, and a part that was put together once is kept: a search that changes a cut or two makes few
+parts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from math import ceil
+
+from hpcpipe.cuts import Cuts
+from hpcpipe.elements import Elements
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Elements that share an array: the cells they are in, and the cells that these wait for."""
+
+    number: int  # tells it apart
+    elements: Sequence[int]  # longest way down first
+    seconds: Sequence[float]
+    weight: float
+    cells: Sequence[int]
+    layer: int
+    above: Mapping[int, int]  # cell → how many dependencies on it
+    lone: Mapping[int, int]  # cell → the only element of it that is needed
+    cpus: int
+
+
+class Cells:
+    """The cells of a line, and the arrays that cuts in it would leave."""
+
+    def __init__(
+        self,
+        graph: Elements,
+        block: Sequence[int],
+        layer_of: Sequence[int],
+        size: int,
+    ) -> None:
+        self.blocks = max(block, default=0) + 1
+        self.layers = max(layer_of, default=0) + 1
+        self._graph, self._size = graph, size
+        self._layer: list[int] = []
+        self.elements: list[list[int]] = []  # by cell, longest way down first
+        self._number: list[dict[int, int]] = [{} for _ in range(self.layers)]  # block → cell
+        self._rank = [0] * len(graph)
+        self._ranked = sorted(range(len(graph)), key=lambda element: -graph.below[element])
+        cell_of = [0] * len(graph)
+        for rank, element in enumerate(self._ranked):
+            layer = layer_of[element]
+            numbers = self._number[layer]
+            if (cell := numbers.get(block[element], -1)) < 0:
+                cell = numbers[block[element]] = len(self.elements)
+                self.elements.append([])
+                self._layer.append(layer)
+            self.elements[cell].append(element)
+            self._rank[element] = rank
+            cell_of[element] = cell
+        self._above: list[dict[int, int]] = [{} for _ in self.elements]
+        self._lone: list[dict[int, int]] = [{} for _ in self.elements]  # -1: several are needed
+        for element, parents in enumerate(graph.parents):
+            above, lone = self._above[cell_of[element]], self._lone[cell_of[element]]
+            for parent in parents:
+                cell = cell_of[parent]
+                above[cell] = above.get(cell, 0) + 1
+                if lone.setdefault(cell, parent) != parent:
+                    lone[cell] = -1
+        self._made: dict[tuple[int, ...], list[Chunk]] = {}
+        self._numbers = count()
+
+    def chunks(self, cuts: Cuts) -> list[Chunk]:
+        """Give what is left of the layers by cuts, and by the largest size of an array."""
+        made = []
+        for numbers, at in zip(self._number, cuts.at, strict=True):
+            for first, last in pairwise((0, *at, len(cuts.order))):
+                cells = tuple(numbers[b] for b in cuts.order[first:last] if b in numbers)
+                if cells:
+                    made += self._made.get(cells) or self._make(cells)
+        return made
+
+    def _make(self, cells: tuple[int, ...]) -> list[Chunk]:
+        """Make chunks of some cells, or remember them."""
+        total = sum(len(self.elements[cell]) for cell in cells)
+        if total <= self._size:
+            same = tuple(sorted(cells))  # their order does not matter
+            if same not in self._made:
+                elements = [element for cell in cells for element in self.elements[cell]]
+                self._made[same] = [self._chunk(elements, same)]
+            self._made[cells] = self._made[same]
+        else:
+            self._made[cells] = list(self._divide(cells, total))
+        return self._made[cells]
+
+    def _divide(self, cells: Sequence[int], total: int) -> Iterator[Chunk]:
+        """Make chunks of even size, one after the other along the line."""
+        elements: list[int] = []
+        within: list[int] = []
+        step = ceil(total / ceil(total / self._size))
+        for cell in cells:
+            for element in self.elements[cell]:
+                if len(elements) == step:
+                    yield self._chunk(elements, within)
+                    elements, within = [], []
+                if not within or within[-1] != cell:
+                    within.append(cell)
+                elements.append(element)
+        yield self._chunk(elements, within)
+
+    def _chunk(self, elements: Sequence[int], cells: Sequence[int]) -> Chunk:
+        graph = self._graph
+        ranks = sorted([self._rank[element] for element in elements])
+        ordered = [self._ranked[rank] for rank in ranks]
+        above: dict[int, int] = {}
+        lone: dict[int, int] = {}
+        for cell in cells:
+            for parent, dependencies in self._above[cell].items():
+                above[parent] = above.get(parent, 0) + dependencies
+                one = self._lone[cell][parent]
+                if lone.setdefault(parent, one) != one:
+                    lone[parent] = -1
+        return Chunk(
+            next(self._numbers),
+            ordered,
+            [graph.seconds[element] for element in ordered],
+            -sum([graph.below[element] for element in ordered]) / len(ordered),
+            tuple(cells),
+            self._layer[cells[0]],
+            above,
+            {cell: element for cell, element in lone.items() if element >= 0},
+            graph.places[ordered[0]][0].cpus or 1,
+        )
