@@ -72,19 +72,32 @@ class Cells:
         self._made: dict[tuple[int, ...], list[Chunk]] = {}
         self._numbers = count()
 
+    def count(self, cuts: Cuts) -> int:
+        """Say how many chunks cuts would leave."""
+        return sum(ceil(self._total(cells) / self._size) for cells in self._parts(cuts))
+
     def chunks(self, cuts: Cuts) -> list[Chunk]:
         """Give what is left of the layers by cuts, and by the largest size of an array."""
-        made = []
+        return [
+            chunk
+            for cells in self._parts(cuts)
+            for chunk in self._made.get(cells) or self._make(cells)
+        ]
+
+    def _parts(self, cuts: Cuts) -> Iterator[tuple[int, ...]]:
+        """Give the cells that cuts leave together, in the order of the line."""
         for numbers, at in zip(self._number, cuts.at, strict=True):
             for first, last in pairwise((0, *at, len(cuts.order))):
-                cells = tuple(numbers[b] for b in cuts.order[first:last] if b in numbers)
+                cells = tuple([numbers[b] for b in cuts.order[first:last] if b in numbers])
                 if cells:
-                    made += self._made.get(cells) or self._make(cells)
-        return made
+                    yield cells
+
+    def _total(self, cells: Sequence[int]) -> int:
+        return sum([len(self.elements[cell]) for cell in cells])
 
     def _make(self, cells: tuple[int, ...]) -> list[Chunk]:
         """Make chunks of some cells, or remember them."""
-        total = sum(len(self.elements[cell]) for cell in cells)
+        total = self._total(cells)
         if total <= self._size:
             same = tuple(sorted(cells))  # their order does not matter
             if same not in self._made:

@@ -19,7 +19,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from math import exp, inf, log
+from math import inf, sqrt
 
 from hpcpipe.arrays import Array, exact_jobs, lay_out
 from hpcpipe.cells import Cells
@@ -28,9 +28,14 @@ from hpcpipe.elements import Elements
 from hpcpipe.lines import make_layers, make_lines
 from hpcpipe.makespan import makespan
 from hpcpipe.model import Capabilities
+from hpcpipe.simulate import Job, simulate
 from hpcpipe.sketch import find_pairs, sketch
 
-_EFFORT = 3_000_000  # elements and dependencies laid out or simulated; three seconds or so
+# Effort is counted in what takes about a microsecond.
+_EFFORT = 3_000_000
+_EFFORT_EACH = 150  # more, for every element
+_GLANCE = 50  # at cuts that may be too many
+_SKETCH = 800
 _LEAST = 4  # tries, however large the graph
 _WARMTH = 0.03  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
@@ -99,13 +104,18 @@ class _Search:
         self._lines = make_lines(graph)
         self._pairs = find_pairs(graph, layer_of) if can.elementwise else {}
         self._cells = [Cells(graph, line.block, layer_of, size) for line in self._lines]
-        self._first = Cuts(0, tuple(range(self._cells[0].blocks)), ((),) * len(layers))
-        self._calls = max(calls, len(self._cells[0].chunks(self._first)))
+        last = len(self._cells) - 1
+        self._first = Cuts(last, tuple(range(self._cells[last].blocks)), ((),) * len(layers))
+        least = self._cells[last].count(self._first)
+        # Where the size of arrays forces more, each layer may yet be cut once.
+        self._calls = max(calls, least, least + min(len(layers), calls - len(layers)))
         self.cores = [cores] if cores else _likely_cores(graph)
         exact = exact_jobs(graph)
-        self._exact = [makespan(exact, cores) or 1.0 for cores in self.cores]
+        self._exact = [simulate(exact, cores).makespan or 1.0 for cores in self.cores]
         self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
+        self._many = len(graph) * max(place[0].cpus or 1 for place in set(graph.places))
         self._hard = [0.0] * len(self.cores)  # the latest ones
+        self._most = _EFFORT + _EFFORT_EACH * len(graph)
         self._spent = 0
         self._done: set[object] = set()
         self._random = random.Random(0)  # the same graph has the same plan, always
@@ -120,14 +130,14 @@ class _Search:
         self._random.shuffle(patterns)
         tried = [best]
         for cuts in patterns:
-            if self._ended(_EFFORT * 2 // 5):
+            if self._ended(self._most * 2 // 5):
                 break
             # Worth a full look only where it may become one of those to begin with.
             worst = tried[_STARTS - 1].rank[0] if len(tried) >= _STARTS else inf
             if found := self._try(cuts, worst):
                 tried = sorted([*tried, found], key=lambda one: one.rank)[:_STARTS]
         for number, start in enumerate(tried):
-            share = (_EFFORT - self._spent) // (len(tried) - number)
+            share = (self._most - self._spent) // (len(tried) - number)
             best = min(best, self._climb(start, self._spent + share), key=lambda one: one.rank)
         return best
 
@@ -139,19 +149,24 @@ class _Search:
 
         None if it was tried before, takes too many calls, or is sure to rank above ``limit``.
         """
-        chunks = self._cells[cuts.line].chunks(cuts)
+        cells = self._cells[cuts.line]
+        self._spent += _GLANCE
+        if cells.count(cuts) > self._calls:
+            return None
+        chunks = cells.chunks(cuts)
         key = frozenset([chunk.number for chunk in chunks]), cuts.line
-        if key in self._done or len(chunks) > self._calls:
+        if key in self._done:
             return None
         self._done.add(key)
         jobs = sketch(chunks, self._pairs, self._can)
-        self._spent += 1000
+        self._spent += _SKETCH
         costs = list(self._least)
         # What cost most before is likely to do so again, and may save the rest.
-        for at in sorted(range(len(costs)), key=self._hard.__getitem__, reverse=True):
+        order = range(len(costs))
+        for at in sorted(order, key=lambda at: (self.cores[at] < self._many, -self._hard[at])):
             made = makespan(jobs, self.cores[at], window=self._can.window)
             costs[at] = made / self._exact[at]
-            self._spent += len(self.graph) // 5
+            self._spent += self._effort(jobs) if self.cores[at] < self._many else 0
             self._hard[at] = costs[at]
             if _mark(costs) > limit:
                 return None
@@ -160,6 +175,13 @@ class _Search:
         mark = _mark(costs)
         rank = (round(max(mark, 1 + self._slack / 2), 4), len(jobs), mark)
         return _Try(rank, costs, cuts)
+
+    def _effort(self, jobs: Sequence[Job]) -> int:
+        """Say what it takes to simulate: most where elements go along with one another."""
+        if len({job.cpus for job in jobs}) > 1:
+            return len(self.graph)
+        along = sum([len(job.seconds) for job in jobs if job.each])
+        return len(self.graph) // 5 + along // 2
 
     def _patterns(self) -> Iterator[Cuts]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""
@@ -175,11 +197,13 @@ class _Search:
                             pieces[count] if first <= depth <= last else ()
                             for depth in self._depths
                         )
-                        calls = sum(len(cut) + 1 for cut in at)
-                        if calls <= self._calls + count and (number, at) not in seen:
+                        cuts = Cuts(number, order, at)
+                        if self._cells[number].count(cuts) > self._calls:
+                            continue
+                        if (number, at) not in seen:
                             seen.add((number, at))
-                            yield Cuts(number, order, at)
-                            break
+                            yield cuts
+                        break
 
     def _climb(self, start: _Try, until: int) -> _Try:
         """Change cuts at random, and keep what is no worse; at first, what is a little worse."""
@@ -198,9 +222,8 @@ class _Search:
 
 
 def _mark(costs: Sequence[float]) -> float:
-    """Weigh costs: their mean, and somewhat more the worst."""
-    mean = exp(sum(log(max(cost, 1e-9)) for cost in costs) / len(costs))
-    return float(mean * max(costs) ** 0.5)
+    """Weigh costs: the root of the mean square of what they are above 1, so the worst the most."""
+    return 1 + sqrt(sum(max(0.0, cost - 1) ** 2 for cost in costs) / len(costs))
 
 
 def _likely_cores(graph: Elements) -> list[int]:

@@ -8,9 +8,10 @@ element of a job has started, its end is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush, heapreplace
 from math import inf
+from operator import add
 
 from hpcpipe.simulate import Job, simulate
 
@@ -20,14 +21,60 @@ def makespan(jobs: Sequence[Job], cores: int, *, window: int | None = None) -> f
     sizes = {job.cpus for job in jobs}
     if len(sizes) != 1 or max(sizes) > cores:  # who fits where is another matter
         return simulate(jobs, cores, window=window).makespan
-    return _Run(jobs, cores // max(sizes), window).run()
+    slots = cores // max(sizes)
+    if slots >= sum(len(job.seconds) for job in jobs):
+        return _unlimited(jobs, window)
+    return _Run(jobs, slots, window).run()
+
+
+def _unlimited(jobs: Sequence[Job], window: int | None) -> float:
+    """Give the makespan where whatever may start finds a core."""
+    ends: list[float] = []
+    each_end: dict[int, Sequence[float]] = {}
+    watched = {above for job in jobs for above in (*job.each, *(one for one, _ in job.elements))}
+    for number, job in enumerate(jobs):
+        first = max([ends[above] for above in job.all], default=0.0)
+        for above, position in job.elements:
+            first = max(first, each_end[above][position])
+        if job.each:
+            starts = _starts_along(job, first, jobs, each_end, window)
+        elif number in watched:
+            starts = [first] * len(job.seconds)
+        else:
+            ends.append(first + max(job.seconds))
+            continue
+        each_end[number] = list(map(add, starts, job.seconds))
+        ends.append(max(each_end[number]))
+    return max(ends, default=0.0)
+
+
+def _starts_along(
+    job: Job,
+    first: float,
+    jobs: Sequence[Job],
+    ends: Mapping[int, Sequence[float]],
+    window: int | None,
+) -> list[float]:
+    """Say when elements start that wait for their namesakes, and to come into the window."""
+    starts = [first] * len(job.seconds)
+    for above in job.each:
+        end_of = dict(zip(jobs[above].indices, ends[above], strict=True))
+        starts = [max(s, end_of[index]) for s, index in zip(starts, job.indices, strict=True)]
+    if window is None:
+        return starts
+    started: list[float] = []  # of the elements before, the starts that moved no window on yet
+    for at, start in enumerate(starts):
+        if at >= window:
+            starts[at] = start = max(start, heappop(started))
+        heappush(started, start)
+    return starts
 
 
 class _Run:
     def __init__(self, jobs: Sequence[Job], slots: int, window: int | None) -> None:
         count = len(jobs)
         self._jobs, self._window = jobs, window
-        self._free = [0.0] * max(1, min(slots, sum(len(job.seconds) for job in jobs)))
+        self._free = [0.0] * slots
         self._from = [0.0] * count  # when a job may start, as far as is known
         self._unknown = [len(job.all) + len(job.elements) for job in jobs]  # ends still unknown
         self._after: list[list[int]] = [[] for _ in jobs]  # job → jobs
@@ -53,6 +100,7 @@ class _Run:
         ends = [0.0] * len(jobs)
         waiting = list(range(len(jobs)))  # those with elements left, in the order of preference
         now = 0.0
+        at: Sequence[int]
         while waiting:
             now = max(now, free[0])
             limit = inf  # until when those before this one can start nothing
