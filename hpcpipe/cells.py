@@ -7,13 +7,16 @@ parts anew.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 from math import ceil
 
 from hpcpipe.cuts import Cuts
 from hpcpipe.elements import Elements
+
+_KEPT = 2_000_000  # elements in chunks; then they are forgotten, for memory's sake
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ class Cells:
         self.layers = max(layer_of, default=0) + 1
         self._graph, self._size = graph, size
         self._layer: list[int] = []
-        self.elements: list[list[int]] = []  # by cell, longest way down first
+        self._elements: list[list[int]] = []  # by cell, longest way down first
         self._number: list[dict[int, int]] = [{} for _ in range(self.layers)]  # block → cell
         self._rank = [0] * len(graph)
         self._ranked = sorted(range(len(graph)), key=lambda element: -graph.below[element])
@@ -54,14 +57,14 @@ class Cells:
             layer = layer_of[element]
             numbers = self._number[layer]
             if (cell := numbers.get(block[element], -1)) < 0:
-                cell = numbers[block[element]] = len(self.elements)
-                self.elements.append([])
+                cell = numbers[block[element]] = len(self._elements)
+                self._elements.append([])
                 self._layer.append(layer)
-            self.elements[cell].append(element)
+            self._elements[cell].append(element)
             self._rank[element] = rank
             cell_of[element] = cell
-        self._above: list[dict[int, int]] = [{} for _ in self.elements]
-        self._lone: list[dict[int, int]] = [{} for _ in self.elements]  # -1: several are needed
+        self._above: list[dict[int, int]] = [{} for _ in self._elements]
+        self._lone: list[dict[int, int]] = [{} for _ in self._elements]  # -1: several are needed
         for element, parents in enumerate(graph.parents):
             above, lone = self._above[cell_of[element]], self._lone[cell_of[element]]
             for parent in parents:
@@ -71,6 +74,7 @@ class Cells:
                     lone[cell] = -1
         self._made: dict[tuple[int, ...], list[Chunk]] = {}
         self._numbers = count()
+        self.walked = 0  # elements that chunks were made of so far
 
     def count(self, cuts: Cuts) -> int:
         """Say how many chunks cuts would leave."""
@@ -93,15 +97,18 @@ class Cells:
                     yield cells
 
     def _total(self, cells: Sequence[int]) -> int:
-        return sum([len(self.elements[cell]) for cell in cells])
+        return sum([len(self._elements[cell]) for cell in cells])
 
     def _make(self, cells: tuple[int, ...]) -> list[Chunk]:
         """Make chunks of some cells, or remember them."""
         total = self._total(cells)
+        self.walked += total
+        if self.walked // _KEPT > (self.walked - total) // _KEPT:
+            self._made.clear()
         if total <= self._size:
             same = tuple(sorted(cells))  # their order does not matter
             if same not in self._made:
-                elements = [element for cell in cells for element in self.elements[cell]]
+                elements = [element for cell in cells for element in self._elements[cell]]
                 self._made[same] = [self._chunk(elements, same)]
             self._made[cells] = self._made[same]
         else:
@@ -110,18 +117,13 @@ class Cells:
 
     def _divide(self, cells: Sequence[int], total: int) -> Iterator[Chunk]:
         """Make chunks of even size, one after the other along the line."""
-        elements: list[int] = []
-        within: list[int] = []
         step = ceil(total / ceil(total / self._size))
-        for cell in cells:
-            for element in self.elements[cell]:
-                if len(elements) == step:
-                    yield self._chunk(elements, within)
-                    elements, within = [], []
-                if not within or within[-1] != cell:
-                    within.append(cell)
-                elements.append(element)
-        yield self._chunk(elements, within)
+        elements = [element for cell in cells for element in self._elements[cell]]
+        ends = list(accumulate([len(self._elements[cell]) for cell in cells]))
+        for first in range(0, total, step):
+            last = min(first + step, total)
+            within = cells[bisect_right(ends, first) : bisect_left(ends, last) + 1]
+            yield self._chunk(elements[first:last], within)
 
     def _chunk(self, elements: Sequence[int], cells: Sequence[int]) -> Chunk:
         graph = self._graph

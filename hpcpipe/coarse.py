@@ -8,9 +8,10 @@ but each level then waits for the slowest element of the one above. Between the 
 * They are put in a *line* of blocks, such that those which lead to the same later element are
   neighbours and the most urgent come first. *Cuts* in this line divide layers. Where a layer and
   the one below it are cut in the same places, an array waits for little more than it needs.
-* Which layers to cut, and where, and in which order the blocks should stand, is found by trying:
-  every try is laid out as arrays and simulated, and judged by the makespan beside that of exact
-  dependencies, longest path first.
+* Which layers to cut, and where, and in which order the blocks should stand, is found by trying.
+  Every try is *sketched*: as arrays of cells, what a layer and a block have in common. How long
+  these would take is found for several numbers of cores, and judged by the makespan of exact
+  dependencies, longest path first. Only the best one is laid out, element by element.
 """
 
 from __future__ import annotations
@@ -74,8 +75,7 @@ def coarsen(
     """
     search = _Search(graph, can, size, calls, slack, cores)
     best = search.run()
-    parts = [chunk.elements for chunk in search._cells[best.cuts.line].chunks(best.cuts)]
-    arrays = lay_out(graph, parts, can, size)
+    arrays = lay_out(graph, search.parts(best.cuts), can, size)
     return Coarse(arrays, max(best.costs), search.cores)
 
 
@@ -141,6 +141,10 @@ class _Search:
             best = min(best, self._climb(start, self._spent + share), key=lambda one: one.rank)
         return best
 
+    def parts(self, cuts: Cuts) -> list[Sequence[int]]:
+        """Give the elements of each array that cuts leave."""
+        return [chunk.elements for chunk in self._cells[cuts.line].chunks(cuts)]
+
     def _ended(self, effort: int) -> bool:
         return self._spent >= effort and len(self._done) >= _LEAST
 
@@ -153,7 +157,9 @@ class _Search:
         self._spent += _GLANCE
         if cells.count(cuts) > self._calls:
             return None
+        walked = cells.walked
         chunks = cells.chunks(cuts)
+        self._spent += (cells.walked - walked) // 2
         key = frozenset([chunk.number for chunk in chunks]), cuts.line
         if key in self._done:
             return None
