@@ -76,25 +76,23 @@ class Cells:
         self._numbers = count()
         self.walked = 0  # elements that chunks were made of so far
 
-    def count(self, cuts: Cuts) -> int:
-        """Say how many chunks cuts would leave."""
-        return sum(ceil(self._total(cells) / self._size) for cells in self._parts(cuts))
-
-    def chunks(self, cuts: Cuts) -> list[Chunk]:
-        """Give what is left of the layers by cuts, and by the largest size of an array."""
-        return [
-            chunk
-            for cells in self._parts(cuts)
-            for chunk in self._made.get(cells) or self._make(cells)
-        ]
-
-    def _parts(self, cuts: Cuts) -> Iterator[tuple[int, ...]]:
-        """Give the cells that cuts leave together, in the order of the line."""
+    def split(self, cuts: Cuts) -> list[tuple[int, ...]]:
+        """Give the cells of each part that cuts leave, in the order of the line."""
+        split = []
         for numbers, at in zip(self._number, cuts.at, strict=True):
             for first, last in pairwise((0, *at, len(cuts.order))):
                 cells = tuple([numbers[b] for b in cuts.order[first:last] if b in numbers])
                 if cells:
-                    yield cells
+                    split.append(cells)
+        return split
+
+    def count(self, split: Sequence[tuple[int, ...]]) -> int:
+        """Say how many chunks parts make."""
+        return sum([ceil(self._total(cells) / self._size) for cells in split])
+
+    def chunks(self, split: Sequence[tuple[int, ...]]) -> list[Chunk]:
+        """Give the chunks of parts: one each, or as many as the largest size of an array forces."""
+        return [chunk for cells in split for chunk in self._made.get(cells) or self._make(cells)]
 
     def _total(self, cells: Sequence[int]) -> int:
         return sum([len(self._elements[cell]) for cell in cells])

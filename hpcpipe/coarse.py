@@ -33,16 +33,16 @@ from hpcpipe.simulate import Job, simulate
 from hpcpipe.sketch import find_pairs, sketch
 
 # Effort is counted in what takes about a microsecond.
-_EFFORT = 3_000_000
+_EFFORT = 4_500_000
 _EFFORT_EACH = 150  # more, for every element
 _GLANCE = 50  # at cuts that may be too many
-_SKETCH = 800
+_SKETCH = 600
 _LEAST = 4  # tries, however large the graph
 _WARMTH = 0.03  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
 _IDLE = 2000  # changes in turn that bring nothing: there may be no more to try
 _STARTS = 4  # patterns of cuts to begin with
-_SHARES = (0.35, 0.7, 1.0, 1.5, 3.0)  # of the graph's mean width: cores to try if none are known
+_SHARES = (0.35, 0.7, 1.4, 2.8)  # of the graph's mean width: cores to try if none are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +104,9 @@ class _Search:
         self._lines = make_lines(graph)
         self._pairs = find_pairs(graph, layer_of) if can.elementwise else {}
         self._cells = [Cells(graph, line.block, layer_of, size) for line in self._lines]
-        last = len(self._cells) - 1
+        last = len(self._cells) - 1  # by urgency alone: best if there are to be no cuts
         self._first = Cuts(last, tuple(range(self._cells[last].blocks)), ((),) * len(layers))
-        least = self._cells[last].count(self._first)
+        least = self._cells[last].count(self._cells[last].split(self._first))
         # Where the size of arrays forces more, each layer may yet be cut once.
         self._calls = max(calls, least, least + min(len(layers), calls - len(layers)))
         self.cores = [cores] if cores else _likely_cores(graph)
@@ -136,31 +136,46 @@ class _Search:
             worst = tried[_STARTS - 1].rank[0] if len(tried) >= _STARTS else inf
             if found := self._try(cuts, worst):
                 tried = sorted([*tried, found], key=lambda one: one.rank)[:_STARTS]
+        if found := self._widened(tried[0]):
+            tried[-1] = found
         for number, start in enumerate(tried):
             share = (self._most - self._spent) // (len(tried) - number)
             best = min(best, self._climb(start, self._spent + share), key=lambda one: one.rank)
         return best
 
+    def _widened(self, start: _Try) -> _Try | None:
+        """Change cuts for the sake of unlimited cores alone, which is quickly done."""
+        widest = self.cores.index(max(self.cores))
+        if self.cores[widest] < self._many or start.costs[widest] <= 1 + self._slack / 2:
+            return None
+        first = self._try(start.cuts, inf, (widest,))
+        assert first is not None
+        wide = self._climb(first, self._spent + self._most // 5, (widest,))
+        return self._try(wide.cuts, inf)
+
     def parts(self, cuts: Cuts) -> list[Sequence[int]]:
         """Give the elements of each array that cuts leave."""
-        return [chunk.elements for chunk in self._cells[cuts.line].chunks(cuts)]
+        cells = self._cells[cuts.line]
+        return [chunk.elements for chunk in cells.chunks(cells.split(cuts))]
 
     def _ended(self, effort: int) -> bool:
         return self._spent >= effort and len(self._done) >= _LEAST
 
-    def _try(self, cuts: Cuts, limit: float) -> _Try | None:
-        """Lay the graph out with these cuts, and simulate.
+    def _try(self, cuts: Cuts, limit: float, among: Sequence[int] | None = None) -> _Try | None:
+        """Sketch the arrays that cuts leave, and see how long they take.
 
         None if it was tried before, takes too many calls, or is sure to rank above ``limit``.
+        Where ``among`` says so, only some of the numbers of cores are looked at.
         """
         cells = self._cells[cuts.line]
         self._spent += _GLANCE
-        if cells.count(cuts) > self._calls:
+        split = cells.split(cuts)
+        if cells.count(split) > self._calls:
             return None
         walked = cells.walked
-        chunks = cells.chunks(cuts)
+        chunks = cells.chunks(split)
         self._spent += (cells.walked - walked) // 2
-        key = frozenset([chunk.number for chunk in chunks]), cuts.line
+        key = frozenset([chunk.number for chunk in chunks]), cuts.line, among
         if key in self._done:
             return None
         self._done.add(key)
@@ -168,8 +183,8 @@ class _Search:
         self._spent += _SKETCH
         costs = list(self._least)
         # What cost most before is likely to do so again, and may save the rest.
-        order = range(len(costs))
-        for at in sorted(order, key=lambda at: (self.cores[at] < self._many, -self._hard[at])):
+        looked_at = range(len(costs)) if among is None else among
+        for at in sorted(looked_at, key=lambda at: (self.cores[at] < self._many, -self._hard[at])):
             made = makespan(jobs, self.cores[at], window=self._can.window)
             costs[at] = made / self._exact[at]
             self._spent += self._effort(jobs) if self.cores[at] < self._many else 0
@@ -187,13 +202,13 @@ class _Search:
         if len({job.cpus for job in jobs}) > 1:
             return len(self.graph)
         along = sum([len(job.seconds) for job in jobs if job.each])
-        return len(self.graph) // 5 + along // 2
+        return len(self.graph) // 5 + along
 
     def _patterns(self) -> Iterator[Cuts]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""
         depths = sorted(set(self._depths))
         seen = set()
-        for number, line in enumerate(self._lines):
+        for number, (line, cells) in enumerate(zip(self._lines, self._cells, strict=True)):
             order = tuple(range(len(line.work)))
             for growth in (1.0, 1.5):  # equal pieces, or larger ones the later they are urgent
                 pieces = {count: line.pieces(count, growth) for count in _PIECES}
@@ -204,14 +219,14 @@ class _Search:
                             for depth in self._depths
                         )
                         cuts = Cuts(number, order, at)
-                        if self._cells[number].count(cuts) > self._calls:
+                        if cells.count(cells.split(cuts)) > self._calls:
                             continue
                         if (number, at) not in seen:
                             seen.add((number, at))
                             yield cuts
                         break
 
-    def _climb(self, start: _Try, until: int) -> _Try:
+    def _climb(self, start: _Try, until: int, among: Sequence[int] | None = None) -> _Try:
         """Change cuts at random, and keep what is no worse; at first, what is a little worse."""
         best = here = start
         began = self._spent
@@ -219,7 +234,7 @@ class _Search:
         while not self._ended(until) and idle < _IDLE:
             warmth = _WARMTH * max(0, until - self._spent) / max(1, until - began)
             limit = here.rank[0] + warmth * self._random.random()
-            found = self._try(changed(here.cuts, self._depths, self._random), limit)
+            found = self._try(changed(here.cuts, self._depths, self._random), limit, among)
             idle = idle + 1 if found is None else 0
             if found and (found.rank <= here.rank or found.rank[0] <= limit):
                 here = found
