@@ -16,7 +16,7 @@ from math import ceil
 from hpcpipe.cuts import Cuts
 from hpcpipe.elements import Elements
 
-_KEPT = 2_000_000  # elements in chunks; then they are forgotten, for memory's sake
+_KEPT = 2_000_000  # of what chunks are made of; then they are forgotten, for memory's sake
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,8 @@ class Cells:
                     lone[cell] = -1
         self._made: dict[tuple[int, ...], list[Chunk]] = {}
         self._numbers = count()
-        self.walked = 0  # elements that chunks were made of so far
+        self.walked = 0  # what chunks were made of so far: elements, and what cells wait for
+        self._until = _KEPT
 
     def split(self, cuts: Cuts) -> list[tuple[int, ...]]:
         """Give the cells of each part that cuts leave, in the order of the line."""
@@ -100,9 +101,9 @@ class Cells:
     def _make(self, cells: tuple[int, ...]) -> list[Chunk]:
         """Make chunks of some cells, or remember them."""
         total = self._total(cells)
-        self.walked += total
-        if self.walked // _KEPT > (self.walked - total) // _KEPT:
+        if self.walked > self._until:
             self._made.clear()
+            self._until = self.walked + _KEPT
         if total <= self._size:
             same = tuple(sorted(cells))  # their order does not matter
             if same not in self._made:
@@ -125,6 +126,7 @@ class Cells:
 
     def _chunk(self, elements: Sequence[int], cells: Sequence[int]) -> Chunk:
         graph = self._graph
+        self.walked += len(elements) + sum([len(self._above[cell]) for cell in cells])
         ranks = sorted([self._rank[element] for element in elements])
         ordered = [self._ranked[rank] for rank in ranks]
         above: dict[int, int] = {}

@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 from math import inf, sqrt
 
 from hpcpipe.arrays import Array, exact_jobs, lay_out
@@ -35,8 +35,7 @@ from hpcpipe.sketch import find_pairs, sketch
 # Effort is counted in what takes about a microsecond.
 _EFFORT = 4_500_000
 _EFFORT_EACH = 150  # more, for every element
-_GLANCE = 50  # at cuts that may be too many
-_SKETCH = 600
+_SKETCH = 400
 _LEAST = 4  # tries, however large the graph
 _WARMTH = 0.03  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
@@ -117,6 +116,7 @@ class _Search:
         self._hard = [0.0] * len(self.cores)  # the latest ones
         self._most = _EFFORT + _EFFORT_EACH * len(graph)
         self._spent = 0
+        self._glance = len(layers) * self._cells[last].blocks // 8  # at cuts
         self._done: set[object] = set()
         self._random = random.Random(0)  # the same graph has the same plan, always
 
@@ -126,12 +126,8 @@ class _Search:
         assert best is not None
         if max(best.costs) <= 1 + self._slack / 4:
             return best
-        patterns = list(self._patterns())
-        self._random.shuffle(patterns)
         tried = [best]
-        for cuts in patterns:
-            if self._ended(self._most * 2 // 5):
-                break
+        for cuts in self._patterns():
             # Worth a full look only where it may become one of those to begin with.
             worst = tried[_STARTS - 1].rank[0] if len(tried) >= _STARTS else inf
             if found := self._try(cuts, worst):
@@ -168,7 +164,7 @@ class _Search:
         Where ``among`` says so, only some of the numbers of cores are looked at.
         """
         cells = self._cells[cuts.line]
-        self._spent += _GLANCE
+        self._spent += self._glance
         split = cells.split(cuts)
         if cells.count(split) > self._calls:
             return None
@@ -180,7 +176,7 @@ class _Search:
             return None
         self._done.add(key)
         jobs = sketch(chunks, self._pairs, self._can)
-        self._spent += _SKETCH
+        self._spent += _SKETCH + sum([len(chunk.above) for chunk in chunks]) // 8
         costs = list(self._least)
         # What cost most before is likely to do so again, and may save the rest.
         looked_at = range(len(costs)) if among is None else among
@@ -206,25 +202,22 @@ class _Search:
 
     def _patterns(self) -> Iterator[Cuts]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""
-        depths = sorted(set(self._depths))
-        seen = set()
-        for number, (line, cells) in enumerate(zip(self._lines, self._cells, strict=True)):
-            order = tuple(range(len(line.work)))
-            for growth in (1.0, 1.5):  # equal pieces, or larger ones the later they are urgent
-                pieces = {count: line.pieces(count, growth) for count in _PIECES}
-                for first, last in combinations_with_replacement(depths, 2):
-                    for count in _PIECES:
-                        at = tuple(
-                            pieces[count] if first <= depth <= last else ()
-                            for depth in self._depths
-                        )
-                        cuts = Cuts(number, order, at)
-                        if cells.count(cells.split(cuts)) > self._calls:
-                            continue
-                        if (number, at) not in seen:
-                            seen.add((number, at))
-                            yield cuts
-                        break
+        ranges = combinations_with_replacement(sorted(set(self._depths)), 2)
+        # Equal pieces, or larger ones the later they are urgent.
+        choices = list(product(range(len(self._lines)), (1.0, 1.5), ranges))
+        self._random.shuffle(choices)
+        for number, growth, (first, last) in choices:
+            if self._spent > self._most * 2 // 5:
+                return
+            line, cells = self._lines[number], self._cells[number]
+            for count in _PIECES:
+                pieces = line.pieces(count, growth)
+                at = tuple(pieces if first <= depth <= last else () for depth in self._depths)
+                cuts = Cuts(number, tuple(range(len(line.work))), at)
+                self._spent += self._glance
+                if cells.count(cells.split(cuts)) <= self._calls:
+                    yield cuts
+                    break
 
     def _climb(self, start: _Try, until: int, among: Sequence[int] | None = None) -> _Try:
         """Change cuts at random, and keep what is no worse; at first, what is a little worse."""
