@@ -17,7 +17,10 @@ from hpcpipe.simulate import Job, simulate
 
 
 def makespan(jobs: Sequence[Job], cores: int, *, window: int | None = None) -> float:
-    """Give the seconds that jobs take on so many cores; equals `simulate(…).makespan`."""
+    """Give the seconds that jobs take on so many cores; equals `simulate(…).makespan`.
+
+    An element that goes along with a job must have its namesake there, as in `hpcpipe.arrays`.
+    """
     sizes = {job.cpus for job in jobs}
     if len(sizes) != 1 or max(sizes) > cores:  # who fits where is another matter
         return simulate(jobs, cores, window=window).makespan
