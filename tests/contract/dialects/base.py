@@ -66,6 +66,7 @@ class Dialect:
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
     memory: bool = True  # whether it keeps a limit of memory, as it is set up here
     many: int = 1000  # elements of a large array
+    slow: float = 1  # how much longer than elsewhere a run may take
     stride: int = 1  # of the steps at which a submission is killed
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     log: str = ""  # snippet: writes to the log from here on, where no directive can

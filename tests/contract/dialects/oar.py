@@ -66,7 +66,8 @@ OAR = Dialect(
     census=_census,
     memory=False,  # OAR leaves that to cgroups
     many=60,  # each a job to it, for which it starts a dozen programs: about a second of cpu
-    stride=4,  # and so is every element of every submission that is killed
+    slow=3,
+    stride=4,  # every element of every submission that is killed costs as much
     missing=_missing,
     log="[ $index = 0 ] && exec >>logs/out 2>&1 || exec >>logs/out.$index 2>&1",
     commands=("oarsub", "oarstat", "oarresume", "oardel"),
