@@ -247,7 +247,7 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (raised, BASIC, MANY,
          "a 0-1; a 0-1; b 0-1 each 0; b 0-1 each 1; c 0-1 each 2; c 0-1 each 3"),
         (later_half, BASIC, MANY, "a 0-3; b 2-3 each 0; c 2-3 each 1 each 0"),
-        (later_half, EQUALS, MANY, "a 0-2; b 0-1 all 0 relaxed; a job; c 0-1 each 1"),
+        (later_half, EQUALS, MANY, "a 0-3; b 0-1 all 0 relaxed; c 0-1 each 1"),
     ],
 )  # fmt: skip
 def test_a_shape_becomes_these_calls(

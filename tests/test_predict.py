@@ -17,7 +17,7 @@ from hpcpipe.drawing import write_drawing
 from hpcpipe.errors import UsageError
 from hpcpipe.planning import plan_json, plan_lines, prediction
 from hpcpipe.run import Run, submit
-from hpcpipe.site import Site
+from hpcpipe.site import Limits, Site
 
 HERE = Site()
 
@@ -85,7 +85,7 @@ def test_a_label_is_thought_to_take_what_it_took_in_the_last_run(
 
 def test_a_plan_says_what_it_relaxed_and_what_that_costs(lab: Lab, golden: Golden) -> None:
     del lab  # an empty folder, and a scheduler that says nothing
-    made = drafted(crossed())
+    made = drafted(crossed(), Site(limits=Limits(calls=4)))
     lines = "\n".join(plan_lines(made, "because", 4)) + "\n"
     golden("plans/relaxed.txt", re.sub(r"-[0-9a-f]{8}:", "-0123abcd:", lines))
     expected = plan_json(made, 4)["expected"]
