@@ -74,6 +74,10 @@ class RunDir:
         """Name the log of one element of a batch, or of a plain job."""
         return self.logs / (f"{batch}.out" if index is None else f"{batch}.{index}.out")
 
+    def stopped(self, token: str) -> Path:
+        """Name the file by which the first crash stops the tasks of a submission, if it is to."""
+        return self.home / f"stopped-{token}"
+
     def list_packs(self) -> list[tuple[str, str, bool]]:
         """List the outcomes in all packs: the pack, the task's key, and whether it is good."""
         try:

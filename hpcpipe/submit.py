@@ -198,6 +198,7 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
             node.edges,
             draft.plan.asked(node),
             folder / name if node.node.folder else None,
+            node.node.done,
         )
         for name, node in draft.plan.nodes.items()
     ]
@@ -227,4 +228,5 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
         settle_seconds=draft.site.limits.settle_seconds,
         nodes={node.name: node for node in nodes},
         batches={batch.id: batch for batch in batches},
+        sweep=draft.plan.workflow.sweep,
     )

@@ -48,6 +48,7 @@ class Workflow:
     files: str = "content"
     nodes: dict[str, Node] = field(default_factory=dict)
     source: str = ""  # the file it was loaded from, for `retry`
+    sweep: int = 0  # is in every key: outcomes of another sweep do not count
 
     def __post_init__(self) -> None:
         check_name(self.name, "workflow")

@@ -1,0 +1,22 @@
+"""nipype workflows, unchanged: ``wf.run(plugin=hpcpipe.nipype.Plugin(site=…))``.
+
+Imports nipype only when it is used; on a compute node only `hpcpipe.nipype.element` is.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from hpcpipe.nipype.plugin import Plugin
+
+__all__ = ["Plugin"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Plugin":
+        raise AttributeError(f"module 'hpcpipe.nipype' has no attribute {name!r}")
+    from hpcpipe.nipype.plugin import Plugin
+
+    return Plugin
