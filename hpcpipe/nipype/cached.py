@@ -36,23 +36,22 @@ def _is_cached(node: Any) -> bool:
         return False
 
 
-def width(node: Any, done: Iterable[Any], above: Iterable[Any]) -> int | None:
+def width(node: Any) -> int | None:
     """Count the sub-nodes of a MapNode that may run apart; None if it is to be run as a whole.
 
-    So where their number is not known before a node ``above`` has run; where nipype wants them one
-    after the other; and where collating would run them all again.
+    So where its lists come from another node, where nipype wants one sub-node after the other, and
+    where collating them would run them all again.
     """
     from nipype.pipeline.engine import MapNode
 
     if not isinstance(node, MapNode) or node._serial or always_runs(node):
         return None
-    if not set(above) <= set(done) and any(field in node.input_source for field in node.iterfield):
+    if any(field in node.input_source for field in node.iterfield):
         return None
+    alone = deepcopy(node)
+    alone.input_source = {}  # nothing is to be loaded, and may not be there yet
     try:
-        copied = deepcopy(node)
-        if not any(field in node.input_source for field in node.iterfield):
-            copied.input_source = {}  # nothing needs to be loaded, and may not be there yet
-        count = int(copied.num_subnodes())
+        count = int(alone.num_subnodes())
     except Exception:  # the node will say what is wrong when it runs
         return None
     return count if count > 1 else None

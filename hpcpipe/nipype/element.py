@@ -40,13 +40,13 @@ def run(
     failed: set[str] = set()
     first: Exception | None = None
     folder = ""
-    for node, sub, at in loads(parts):
+    for node, sub in loads(parts):
         result = os.path.join(node.output_dir(), f"result_{node.name}.pklz")
         if not failed.isdisjoint(source for source, _ in node.input_source.values()):
             failed.add(result)
             continue
         try:
-            folder = _run_part(node, sub, at, updatehash, at_a_time)
+            folder = _run_part(node, sub, updatehash, at_a_time)
         except Exception as error:
             failed.add(result)
             first = first or error
@@ -78,7 +78,7 @@ def _install(classes: Iterable[type], script: str) -> None:
         setattr(sys.modules[name], cls.__name__, cls)
 
 
-def _run_part(node: Any, sub: int | None, at: int, updatehash: bool, at_a_time: int) -> str:
+def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int) -> str:
     """Run a node, or a sub-node of a MapNode; on an error leave nipype's crash file."""
     from nipype import config, logging
     from nipype.pipeline.plugins.tools import report_crash
@@ -90,7 +90,7 @@ def _run_part(node: Any, sub: int | None, at: int, updatehash: bool, at_a_time: 
     _await_results(node)
     try:
         if sub is not None:
-            node = _sub_node(node, sub, at)
+            node = _sub_node(node, sub)
         elif at_a_time > 1:
             _run_sub_nodes(node, updatehash, at_a_time)
         node.run(updatehash=updatehash)
@@ -111,13 +111,11 @@ def _words(error: Exception) -> str:
     return f"{name}{last}" + (f" ({said})" if found and said else "")
 
 
-def _sub_node(node: Any, number: int, at: int) -> Any:
-    """Give one sub-node of a MapNode, whose item is at a place of its lists."""
-    from itertools import islice
-
+def _sub_node(node: Any, number: int) -> Any:
+    """Make the sub-node of a MapNode that was cut down to the one item of that number."""
     node._get_inputs()
     node._check_iterfield()
-    sub = next(islice(node._make_nodes(), at, None))[1]
+    ((_, sub),) = node._make_nodes()
     sub.name = sub._id = f"_{node.name}{number}"
     return sub
 

@@ -101,7 +101,7 @@ class Plugin(PluginBase):  # type: ignore[misc]
             needs = {
                 "n_procs": node.n_procs,
                 "memory_gb": node.mem_gb,
-                "n_gpu_procs": int(node.is_gpu_node()),
+                "n_gpu_procs": node.n_procs if node.is_gpu_node() else 0,
             }
             for name, need in needs.items():
                 limit = most[name]

@@ -39,26 +39,21 @@ class Sealer:
         """Give a unit's nodes as `hpcpipe.nipype.element.run` takes them."""
         key = ".".join([*map(self._identity, unit.nodes), str(unit.sub)])
         if unit.sub is None:
-            return Sealed(key, lambda: [(node, None, 0) for node in unit.nodes])
-        return Sealed(key, lambda: [self._sub(unit.host, unit.sub)])
+            return Sealed(key, lambda: [(node, None) for node in unit.nodes])
+        return Sealed(key, lambda: [(self._cut(unit.host, unit.sub), unit.sub)])
 
     def _identity(self, node: Any) -> str:
         if node not in self._known:
             self._known[node] = identity(node)
         return self._known[node]
 
-    def _sub(self, node: Any, number: Any) -> tuple[Any, int, int]:
-        """Cut a MapNode down to one item, unless it has lists that are still to be loaded.
-
-        Gives also the sub-node's number, and the place of its item in what is left.
-        """
-        if any(name in node.input_source for name in node.iterfield):
-            return node, number, number
+    def _cut(self, node: Any, number: Any) -> Any:
+        """Cut a MapNode down to one of its items."""
         if node not in self._emptied:
             self._emptied[node] = _without_items(node)
         one = deepcopy(self._emptied[node])
         one._inputs.trait_set(**{name: [_items(node, name)[number]] for name in node.iterfield})
-        return one, number, 0
+        return one
 
 
 def _without_items(node: Any) -> Any:

@@ -86,7 +86,7 @@ def make_units(
                 (below,) = graph.succ[node]
                 before.setdefault(below, []).append(node)
                 continue
-        count = None if heads else width(node, done, graph.pred[node])
+        count = None if heads else width(node)
         made = list(_make(node, heads, parents, count, usual))
         units += made
         of[node] = made[-1]
