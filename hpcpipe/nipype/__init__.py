@@ -17,6 +17,6 @@ __all__ = ["Plugin"]
 def __getattr__(name: str) -> Any:
     if name != "Plugin":
         raise AttributeError(f"module 'hpcpipe.nipype' has no attribute {name!r}")
-    from hpcpipe.nipype.plugin import Plugin
+    from importlib import import_module
 
-    return Plugin
+    return import_module("hpcpipe.nipype.plugin").Plugin
