@@ -113,10 +113,16 @@ def take(
     workflow: Any, source: str = "", usual: Mapping[str, Any] | None = None, again: bool = False
 ) -> NipypeWorkflow:
     """Make a workflow of hpcpipe of one of nipype that was read from a file."""
+    from nipype import logging
     from nipype.pipeline.engine import Workflow as Theirs
 
+    logger = logging.getLogger("nipype.workflow")
+    level = logger.level
+    logger.setLevel("WARNING")  # it speaks on standard output, which is ours
     try:
         Theirs.run(workflow, plugin=_TakingPlugin())
     except _Taken as taken:
         return convert(taken.graph, taken.config, usual=usual, source=source, again=again)
+    finally:
+        logger.setLevel(level)
     raise AssertionError("nipype ran no plugin")

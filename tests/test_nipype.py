@@ -1,0 +1,216 @@
+"""Workflows of nipype: the same files whoever runs them, and nothing twice.
+
+What runs workflows runs in processes of its own, as a user's would; nipype is not imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from contract.harness import PATIENCE, Cluster
+
+# Iterables in product, a MapNode whose width a node tells, one whose width is given, a JoinNode.
+FLOW = """
+import os, sys
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function, IdentityInterface
+
+def first(a, b):
+    import os
+    with open("first.txt", "w") as file:
+        file.write(f"{a} {b}\\n")
+    return os.path.abspath("first.txt"), [a] * 3
+
+def times(x, k=2):
+    return x * k
+
+def gather(files, sums):
+    import os
+    with open("all.txt", "w") as out:
+        for file, sum in zip(files, sums):
+            out.write(open(file).read().strip() + f": {sum}\\n")
+    return os.path.abspath("all.txt")
+
+wf = pe.Workflow("flow", base_dir=os.path.abspath("work"))
+wf.config["execution"] = {"hash_method": "content"}
+source = pe.Node(IdentityInterface(fields=["a", "b"]), name="source")
+source.iterables = [("a", [1, 2, 3]), ("b", [10, 20])]
+one = pe.Node(Function(function=first, output_names=["file", "list"]), name="one")
+wide = pe.MapNode(Function(function=times), iterfield=["x"], name="wide")
+given = pe.MapNode(Function(function=times), iterfield=["k"], name="given")
+given.inputs.k = [1, 2, 3]
+join = pe.JoinNode(
+    Function(function=gather), joinsource="source", joinfield=["files", "sums"], name="join"
+)
+wf.connect(source, "a", one, "a")
+wf.connect(source, "b", one, "b")
+wf.connect(source, "a", given, "x")
+wf.connect(one, "list", wide, "x")
+wf.connect(one, "file", join, "files")
+wf.connect(wide, "out", join, "sums")
+"""
+RUN = """
+if sys.argv[1:] != ["hpcpipe"]:
+    wf.run()
+else:
+    from hpcpipe.nipype import Plugin
+    wf.run(plugin=Plugin())
+"""
+SUMS = "".join(f"{a} {b}: {[2 * a] * 3}\n" for a in (1, 2, 3) for b in (10, 20))
+
+
+def python(
+    cluster: Cluster, script: Path, *words: str, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, which must be in this status."""
+    done = subprocess.run(
+        [sys.executable, script, *words],
+        cwd=cluster.home, env={**cluster.environment, "NIPYPE_NO_ET": "1"}, text=True,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+def left(folder: Path) -> dict[str, str]:
+    """All files nipype left, with their content where it says nothing of when and where."""
+    paths = (path for path in folder.rglob("*") if ".hpcpipe" not in path.parts and path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.suffix == ".txt" else ""
+        for path in paths
+    }
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each file was last written."""
+    return {name: (folder / name).stat().st_mtime_ns for name in left(folder)}
+
+
+def calls(cluster: Cluster, script: Path) -> int:
+    """How many calls of the scheduler a workflow would take now."""
+    return int(json.loads(cluster.hpcpipe("plan", "--json", script).stdout)["calls"])
+
+
+def test_nipype_and_hpcpipe_leave_the_same_files_and_go_on_from_each_other(
+    cluster: Cluster,
+) -> None:
+    script = cluster.write("flow.py", FLOW + RUN)
+    work = cluster.home / "work"
+    python(cluster, script)
+    serial, when = left(work), written(work)
+    assert serial["flow/join/all.txt"] == SUMS
+    said = python(cluster, script, "hpcpipe").stdout
+    assert "nothing to submit" in said
+    assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
+
+    work.rename(cluster.home / "serial")
+    python(cluster, script, "hpcpipe")
+    assert left(work) == serial
+    when = written(work)
+    said = python(cluster, script).stdout
+    assert said.count("found cached") and "Executing" not in said
+    assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
+
+
+def test_a_file_of_nipypes_is_submitted_and_goes_on_where_it_was_changed(
+    cluster: Cluster,
+) -> None:
+    script = cluster.write("flow.py", FLOW + "wf.run()\nraise SystemExit('never comes here')\n")
+    shown = cluster.hpcpipe("plan", script).stdout
+    assert "given.mapflow  iterables(18): 18 to run" in shown
+    assert not (cluster.home / "work").exists()
+    cluster.hpcpipe("submit", f"{script}:wf")
+    report = cluster.finish("--run", cluster.home / "work/flow")
+    assert report["verdict"] == "all 37 tasks are good"
+    assert (cluster.home / "work/flow/join/all.txt").read_text() == SUMS
+    assert calls(cluster, script) == 0
+
+    script.write_text(script.read_text().replace('("b", [10, 20])', '("b", [10, 20, 30])'))
+    shown = cluster.hpcpipe("plan", script).stdout
+    assert "one            iterables(9): 3 to run, 6 done" in shown
+    assert "join           one task: 1 to run" in shown
+    assert "given          iterables(9): 3 to run, 6 done" in shown
+
+
+def test_an_element_leaves_two_files_and_a_stage_takes_one_call_at_most(cluster: Cluster) -> None:
+    script = cluster.write("two.py", TWO)
+    made = cluster.hpcpipe("submit", script).stdout
+    assert int(re.findall(r"Submitted in (\d+) call", made)[0]) <= 2
+    cluster.finish("--run", cluster.home / "work/two")
+    home = cluster.home / "work/two/.hpcpipe"
+    files = [
+        p for p in home.rglob("*") if p.is_file() and p.parent.name not in ("plans", ".hpcpipe")
+    ]
+    elements = len([path for path in files if path.parent.name == "logs"])
+    assert len([path for path in files if path.parent.name != "batches"]) <= 2 * elements
+
+
+TWO = """
+import os
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function
+
+def add(x):
+    return x + 1
+
+wf = pe.Workflow("two", base_dir=os.path.abspath("work"))
+one = pe.Node(Function(function=add), name="one")
+one.iterables = ("x", list(range(8)))
+two = pe.Node(Function(function=add), name="two")
+wf.connect(one, "out", two, "x")
+"""
+
+FAILS = """
+import os, sys
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function
+from hpcpipe.nipype import Plugin
+
+def work(x):
+    if x == 2:
+        raise ValueError("two is too many")
+    return x
+
+def more(x):
+    return x
+
+wf = pe.Workflow("fails", base_dir=os.path.abspath("work"))
+wf.config["execution"] = {"crashdump_dir": os.path.abspath("crashes")}
+work = pe.Node(Function(function=work), name="work")
+work.iterables = ("x", [1, 2, 3])
+more = pe.Node(Function(function=more), name="more")
+wf.connect(work, "out", more, "x")
+told = []
+plugin = Plugin(plugin_args={"status_callback": lambda node, what: told.append((node.itername, what))})
+try:
+    wf.run(plugin=plugin)
+except Exception as error:
+    print(type(error).__name__, "two is too many" in str(error))
+print(sorted(told))
+"""
+
+
+def test_a_node_that_fails_is_told_as_nipype_tells_it(cluster: Cluster) -> None:
+    script = cluster.write("fails.py", FAILS)
+    said = python(cluster, script).stdout
+    assert "NodeExecutionError True" in said
+    assert "('fails.work.aI.a1', 'exception')" in said
+    assert "('fails.more.a0', 'end')" in said
+    assert "('fails.more.a1'" not in said
+    (crash,) = (cluster.home / "crashes").iterdir()
+    assert re.match(r"crash-\d{8}-\d{6}-\w+-work\.a1-.*\.pklz", crash.name)
+    run = cluster.home / "work/fails"
+    report = cluster.status("--run", run)
+    errors = {one["task"]: one["error"] for one in report["failures"]}
+    assert errors["work/x_2"] == "ValueError: two is too many"
+    assert errors["more/x_2"] == "waits for work/x_2"
+    assert report["nodes"]["more"]["done"] == 2
+
+    script.write_text(FAILS.replace("if x == 2", "if x == 5"))
+    cluster.hpcpipe("retry", "--run", run)
+    assert cluster.finish("--run", run)["verdict"] == "all 6 tasks are good"
