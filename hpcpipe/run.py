@@ -169,6 +169,7 @@ def submit_with_draft(
     # A first plan is made before the folder is: one that fails leaves nothing behind.
     drafted = None if rundir.exists else draft(workflow, chosen, resources=resources)
     rundir.create()
+    workflow.begin()
     with rundir.lock():
         if drafted is None or rundir.exists:
             adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from pickle import dumps
 from typing import Any
@@ -50,6 +51,7 @@ class TaskWriter:
         self._cwd = cwd
         self._settle = settle
         self._batch_of: dict[tuple[str, int], tuple[str, str | None]] = {}  # and pack
+        self._here: Mapping[tuple[str, int], int] = {}  # of the batch being written: its packs
         self._listings: dict[str, Listing] = {}
 
     def write(self, batch: Batch) -> TaskFile:
@@ -78,6 +80,7 @@ class TaskWriter:
 
     def _python(self, batch: Batch) -> bytes:
         own = self._plan.own
+        self._here = _together(batch)
         number = {node.node.name: at for at, node in enumerate(batch.nodes)}
         payloads = [
             self._payload(node, task, number[node.node.name], own) for node, task in batch.members()
@@ -164,10 +167,16 @@ class TaskWriter:
         return value
 
     def _needs(self, plan: NodePlan, task: int) -> Iterator[tuple[str, str]]:
-        """Name every upstream outcome that must be there, and the batch it may fail in."""
+        """Name every upstream outcome that must be there, and the batch it may fail in.
+
+        Of one that is to be in the same pack, whose name is not known yet, only the key.
+        """
+        element = self._here.get((plan.node.name, task))
         for edge in plan.edges:
             above = self._plan.nodes[edge.upstream]
             for parent in edge.parents(task):
+                if element is not None and self._here.get((edge.upstream, parent)) == element:
+                    yield f"#{above.key(parent)}", ""
                 batch, pack = self._batch_of.get((edge.upstream, parent), ("", None))
                 if not batch and parent in above.in_flight:
                     batch, pack = above.in_flight[parent].batch, above.in_flight[parent].pack
@@ -249,6 +258,15 @@ class TaskWriter:
         for step in output.select:
             value = value[step]
         return value
+
+
+def _together(batch: Batch) -> dict[tuple[str, int], int]:
+    """Say which element of a batch each task is in, where elements have several."""
+    if batch.starts is None:
+        return {}
+    members = [(node.node.name, task) for node, task in batch.members()]
+    bounds = enumerate(pairwise(batch.starts))
+    return {one: element for element, (a, b) in bounds for one in members[a:b]}
 
 
 def _has_outputs(value: Any) -> bool:

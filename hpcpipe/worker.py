@@ -108,14 +108,18 @@ def load_checked(header: bytes, tasks: str) -> Any:
     return loads(header)
 
 
-def missing_upstream(needs: Sequence[tuple[str, str]], settle: float) -> str | None:
-    """Name an upstream whose good outcome is not there, or None.
+def missing_upstream(needs: Sequence[tuple[str, str]], settle: float, done: set[str]) -> str | None:
+    """Name an upstream whose good outcome is not there, or None; ``#key`` must be among ``done``.
 
     A common filesystem may show a file late: wait ``settle`` seconds for it, unless its error
     is there. Listing the folder makes an NFS client look again.
     """
     until = time.monotonic() + settle
     for path, batch in needs:
+        if path[0] == "#":
+            if path[1:] not in done:
+                return path
+            continue
         while not os.path.exists(path):
             pack, _, key = path.rpartition("#")
             good = dict_of(pack).get(key) if pack.endswith(".pack") else None
@@ -176,7 +180,7 @@ def run_gated(element: Element, done: set[str]) -> int:
     """Run a task unless it is done or its upstreams are not; return an exit code."""
     if element.key in done or os.path.exists(element.good):
         return 0
-    absent = missing_upstream(element.needs, element.header["settle"])
+    absent = missing_upstream(element.needs, element.header["settle"], done)
     if absent is not None:
         sys.stderr.write(f"hpcpipe: upstream failed: no good outcome at {absent}\n")
         return UPSTREAM_FAILED
@@ -207,7 +211,9 @@ def run_pack(file: TaskFile, job: str, attempt: str) -> int:
             load_call(file.header, element.call)  # its own imports happen once for all tasks
         except BaseException:
             pass  # the child meets it again, and records it
-        codes.add(run_gated(element, done))
+        codes.add(code := run_gated(element, done))
+        if not code:
+            done.add(element.key)
         if terminated:
             break
     with open(file.pack, "ab") as pack:

@@ -72,6 +72,9 @@ class Workflow:
             graph.add_edges_from((output.node.name, node.name) for output in node.upstreams)
         return graph
 
+    def begin(self) -> None:
+        """Write what else is to be in the folder when something is submitted: here nothing."""
+
     def add(
         self,
         function: Callable[..., Any],

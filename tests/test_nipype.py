@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from contract.harness import PATIENCE, Cluster
 
 # Iterables in product, a MapNode whose width a node tells, one whose width is given, a JoinNode.
@@ -113,7 +112,8 @@ def test_nipype_and_hpcpipe_leave_the_same_files_and_go_on_from_each_other(
     assert left(work) == serial
     when = written(work)
     said = python(cluster, script).stdout
-    assert said.count("found cached") and "Executing" not in said
+    assert "found cached" in said
+    assert "Executing" not in said
     assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
 
 
@@ -186,7 +186,9 @@ work.iterables = ("x", [1, 2, 3])
 more = pe.Node(Function(function=more), name="more")
 wf.connect(work, "out", more, "x")
 told = []
-plugin = Plugin(plugin_args={"status_callback": lambda node, what: told.append((node.itername, what))})
+def tell(node, what):
+    told.append((node.itername, what))
+plugin = Plugin(plugin_args={"status_callback": tell})
 try:
     wf.run(plugin=plugin)
 except Exception as error:
@@ -201,9 +203,9 @@ def test_a_node_that_fails_is_told_as_nipype_tells_it(cluster: Cluster) -> None:
     assert "NodeExecutionError True" in said
     assert "('fails.work.aI.a1', 'exception')" in said
     assert "('fails.more.a0', 'end')" in said
-    assert "('fails.more.a1'" not in said
+    assert not re.search(r"'fails.more.a1', '(end|exception)'", said)
     (crash,) = (cluster.home / "crashes").iterdir()
-    assert re.match(r"crash-\d{8}-\d{6}-\w+-work\.a1-.*\.pklz", crash.name)
+    assert re.match(r"crash-\d{8}-\d{6}-\w+-work\.aI\.a1-.*\.pklz", crash.name)
     run = cluster.home / "work/fails"
     report = cluster.status("--run", run)
     errors = {one["task"]: one["error"] for one in report["failures"]}

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nipype import logging
 from nipype.pipeline.plugins.tools import report_crash, report_nodes_not_run
 
-from hpcpipe.errors import ResultError
 from hpcpipe.model import Reason, State
 from hpcpipe.nipype.element import Stopped
 from hpcpipe.nipype.units import Unit
-from hpcpipe.outcome import Refused, load_value
 from hpcpipe.run import Run
 from hpcpipe.show import change_lines
 from hpcpipe.status import Report, Task, make_report
@@ -133,12 +131,9 @@ def _failed(report: Report, units: Mapping[str, Sequence[Unit]]) -> Iterator[tup
 
 def _error(run: Run, task: Task) -> BaseException:
     """Load what a task raised; for one that could raise nothing, make an error of its words."""
+    value = None
     if task.place is not None:
-        path = run.rundir.error(task.node, task.key, task.place.batch.id)
-        try:
-            value = load_value(str(path))
-        except (OSError, Refused, ResultError):
-            value = None
-        if isinstance(value, BaseException):
-            return value
+        value = run.rundir.read_error(task.node, task.key, task.place.batch.id)
+    if isinstance(value, BaseException):
+        return value
     return RuntimeError(f"{task.name}: {task.words or task.reason}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,11 @@ class NipypeWorkflow(Workflow):
     """A workflow of hpcpipe made from one of nipype; ``units`` are its tasks, by node."""
 
     units: Mapping[str, Sequence[Unit]] = field(default_factory=dict)
+    report: Callable[[], object] | None = None  # writes nipype's own report on the graph
+
+    def begin(self) -> None:
+        if self.report is not None:
+            self.report()
 
 
 def convert(
@@ -119,10 +124,17 @@ def take(
     logger = logging.getLogger("nipype.workflow")
     level = logger.level
     logger.setLevel("WARNING")  # it speaks on standard output, which is ours
+    reports: list[Callable[[], object]] = []
+    write = workflow._write_report_info
+    # Put off: a workflow that is only planned is to leave nothing.
+    workflow._write_report_info = lambda *said: reports.append(lambda: write(*said))
     try:
         Theirs.run(workflow, plugin=_TakingPlugin())
     except _Taken as taken:
-        return convert(taken.graph, taken.config, usual=usual, source=source, again=again)
+        ours = convert(taken.graph, taken.config, usual=usual, source=source, again=again)
+        ours.report = next(iter(reports), None)
+        return ours
     finally:
         logger.setLevel(level)
+        del workflow._write_report_info
     raise AssertionError("nipype ran no plugin")
