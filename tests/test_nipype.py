@@ -216,3 +216,206 @@ def test_a_node_that_fails_is_told_as_nipype_tells_it(cluster: Cluster) -> None:
     script.write_text(FAILS.replace("if x == 2", "if x == 5"))
     cluster.hpcpipe("retry", "--run", run)
     assert cluster.finish("--run", run)["verdict"] == "all 6 tasks are good"
+
+
+HEAD = """
+import os, sys, time
+import nipype.pipeline.engine as pe
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
+)
+from nipype.interfaces.io import DataSink
+from nipype.interfaces.utility import Function
+from hpcpipe.nipype import Plugin
+
+wf = pe.Workflow("wf", base_dir=os.path.abspath("work"))
+"""
+
+
+def test_a_sink_that_is_not_to_be_submitted_costs_no_job(cluster: Cluster) -> None:
+    script = cluster.write("sinks.py", HEAD + SINKS)
+    plan = json.loads(cluster.hpcpipe("plan", "--json", script).stdout)
+    assert plan["tasks"] == 6
+    cluster.hpcpipe("submit", script)
+    cluster.finish("--run", cluster.home / "work/wf")
+    kept = {
+        str(p.relative_to(cluster.home / "kept")) for p in (cluster.home / "kept").rglob("*.txt")
+    }
+    assert kept == {f"texts/_x_{x}/{x}.txt" for x in (1, 2, 3)}
+
+
+SINKS = """
+def write(x):
+    import os
+    with open(f"{x}.txt", "w") as file:
+        file.write(str(x))
+    return os.path.abspath(f"{x}.txt")
+
+def size(file):
+    import os
+    return os.path.getsize(file)
+
+one = pe.Node(Function(function=write), name="one")
+one.iterables = ("x", [1, 2, 3])
+two = pe.Node(Function(function=size), name="two")
+sink = pe.Node(DataSink(base_directory=os.path.abspath("kept")), name="sink",
+               run_without_submitting=True)
+wf.connect(one, "out", two, "file")
+wf.connect(one, "out", sink, "texts")
+"""
+
+
+def test_sub_nodes_run_side_by_side_where_there_are_cpus_for_it(cluster: Cluster) -> None:
+    script = cluster.write("map.py", HEAD + MEETING)
+    python(cluster, script)
+
+
+# Each sub-node waits until all three are there.
+MEETING = """
+def three():
+    return [1, 2, 3]
+
+def meet(x, folder):
+    import os, time
+    open(os.path.join(folder, str(x)), "w").close()
+    until = time.monotonic() + 60
+    while len(os.listdir(folder)) < 3:
+        assert time.monotonic() < until, "met nobody"
+        time.sleep(0.05)
+    return 2 * x
+
+os.mkdir("place")
+one = pe.Node(Function(function=three), name="one")
+two = pe.MapNode(Function(function=meet), iterfield="x", name="two")
+two.inputs.folder = os.path.abspath("place")
+wf.connect(one, "out", two, "x")
+ran = wf.run(plugin=Plugin(map_procs=3))
+assert [node.result.outputs.out for node in ran if node.name == "two"] == [[2, 4, 6]]
+"""
+
+
+def test_classes_of_the_script_itself_come_along(cluster: Cluster) -> None:
+    script = cluster.write("own.py", HEAD + OWN)
+    assert "[4, 8]" in python(cluster, script).stdout
+    (cluster.home / "work").rename(cluster.home / "before")
+    cluster.hpcpipe("submit", script)
+    report = cluster.finish("--run", cluster.home / "work/wf")
+    assert report["verdict"] == "all 4 tasks are good"
+
+
+OWN = """
+class DoubleInput(BaseInterfaceInputSpec):
+    x = traits.Int(mandatory=True)
+
+class DoubleOutput(TraitedSpec):
+    out = traits.Int()
+
+class Double(SimpleInterface):
+    input_spec = DoubleInput
+    output_spec = DoubleOutput
+
+    def _run_interface(self, runtime):
+        self._results["out"] = 2 * self.inputs.x
+        return runtime
+
+one = pe.Node(Double(), name="one")
+one.iterables = ("x", [1, 2])
+two = pe.Node(Double(), name="two")
+wf.connect(one, "out", two, "x")
+ran = wf.run(plugin=Plugin())
+print(sorted(node.result.outputs.out for node in ran if node.name == "two"))
+"""
+
+
+def test_the_first_crash_stops_the_rest_where_nipype_is_told_so(cluster: Cluster) -> None:
+    script = cluster.write("stop.py", HEAD + STOPS)
+    assert "ValueError" in python(cluster, script, "wait", status=1).stderr
+    report = cluster.status("--run", cluster.home / "work/wf")
+    assert {one["task"]: one["state"] for one in report["failures"]}["slow"] == "cancelled"
+    assert not (cluster.home / "late").exists()
+
+
+def test_the_first_crash_stops_the_rest_though_nobody_waits(cluster: Cluster) -> None:
+    script = cluster.write("stop.py", HEAD + STOPS)
+    python(cluster, script)
+    report = cluster.finish("--run", cluster.home / "work/wf")
+    (late,) = [one for one in report["failures"] if one["task"] == "late"]
+    assert late["error"] == "not run: wf.crash crashed, and stop_on_first_crash is set"
+    assert not (cluster.home / "late").exists()
+
+
+# What waits for the slow one would run after the crash; without anybody waiting it ends by itself.
+STOPS = """
+def crash(folder):
+    import os, time
+    until = time.monotonic() + 60
+    while not os.path.exists(os.path.join(folder, "started")):
+        assert time.monotonic() < until, "the other never started"
+        time.sleep(0.1)
+    raise ValueError("stop here")
+
+def slow(folder, wait):
+    import os, time
+    open(os.path.join(folder, "started"), "w").close()
+    until = time.monotonic() + 60
+    while wait or len(os.listdir(folder)) < 2:
+        assert time.monotonic() < until, "nobody crashed, or nobody cancelled"
+        time.sleep(0.1)
+    return 1
+
+def late(x, path):
+    open(path, "w").close()
+
+crashes = os.path.abspath("crashes")
+os.mkdir(crashes)
+wf.config["execution"] = {"stop_on_first_crash": True, "crashdump_dir": crashes}
+slow = pe.Node(Function(function=slow), name="slow")
+slow.inputs.folder, slow.inputs.wait = crashes, "wait" in sys.argv
+late = pe.Node(Function(function=late), name="late")
+late.plugin_args = {"memory": "600M"}
+late.inputs.path = os.path.abspath("late")
+wf.connect(slow, "out", late, "x")
+crash = pe.Node(Function(function=crash), name="crash")
+crash.inputs.folder = crashes
+wf.add_nodes([crash])
+wf.run(plugin=Plugin(wait="wait" in sys.argv))
+"""
+
+
+def test_a_second_client_joins_what_the_first_one_left_in_the_queue(cluster: Cluster) -> None:
+    script = cluster.write("joins.py", HEAD + JOINS)
+    python(cluster, script)
+    said = python(cluster, script).stdout
+    assert "nothing to submit" in said
+    (cluster.home / "go").touch()
+    report = cluster.finish("--run", cluster.home / "work/wf")
+    assert report["verdict"] == "all 4 tasks are good"
+    assert (cluster.home / "ran").read_text() == "xx"
+    assert calls(cluster, script) == 0
+    (result,) = (cluster.home / "work/wf/_n_1/two").glob("result_*")
+    result.unlink()  # now nipype's word is that it must run, though its outcome was good
+    assert calls(cluster, script) == 1
+
+
+JOINS = """
+def wait(n, folder):
+    import os, time
+    until = time.monotonic() + 60
+    while not os.path.exists(os.path.join(folder, "go")):
+        assert time.monotonic() < until, "never told to go"
+        time.sleep(0.1)
+    with open(os.path.join(folder, "ran"), "a") as file:
+        file.write("x")
+    return n
+
+def more(n):
+    return n + 1
+
+one = pe.Node(Function(function=wait), name="one")
+one.iterables = ("n", [1, 2])
+one.inputs.folder = os.getcwd()
+wf.config["execution"] = {"hash_method": "content"}
+two = pe.Node(Function(function=more), name="two")
+wf.connect(one, "out", two, "n")
+wf.run(plugin=Plugin(wait=False))
+"""

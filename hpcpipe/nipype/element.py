@@ -52,6 +52,11 @@ finally:
 class Stopped(Exception):
     """A node that was not run, because another crashed and nipype was told to stop then."""
 
+    @property
+    def hpcpipe_words(self) -> str:
+        """Say it without the name of its class."""
+        return str(self)
+
 
 def run(
     parts: bytes, classes: bytes, script: str, updatehash: bool, at_a_time: int, stop: bytes
