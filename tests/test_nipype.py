@@ -9,9 +9,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from contract.harness import PATIENCE, Cluster
+
+from hpcpipe.errors import WorkflowError
+from hpcpipe.model import Resources
+from hpcpipe.nipype.demands import demands
 
 # Iterables in product, a MapNode whose width a node tells, one whose width is given, a JoinNode.
 FLOW = """
@@ -64,11 +71,11 @@ SUMS = "".join(f"{a} {b}: {[2 * a] * 3}\n" for a in (1, 2, 3) for b in (10, 20))
 
 
 def python(
-    cluster: Cluster, script: Path, *words: str, status: int = 0
+    cluster: Cluster, *words: str | Path, status: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, which must be in this status."""
     done = subprocess.run(
-        [sys.executable, script, *words],
+        [sys.executable, *words],
         cwd=cluster.home, env={**cluster.environment, "NIPYPE_NO_ET": "1"}, text=True,
         stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
@@ -419,3 +426,127 @@ two = pe.Node(Function(function=more), name="two")
 wf.connect(one, "out", two, "n")
 wf.run(plugin=Plugin(wait=False))
 """
+
+
+def test_updatehash_and_overwrite_mean_what_they_mean_to_nipype(cluster: Cluster) -> None:
+    script = cluster.write("hashes.py", HEAD + HASHES)
+    python(cluster, script, "1")
+    assert (cluster.home / "ran").read_text() == "1"
+    python(cluster, script, "2", "updatehash")
+    assert (cluster.home / "ran").read_text() == "1"
+    for _ in range(2):  # nipype writes the new hash into the current folder, so not "updatehash"
+        python(cluster, script, "2", "overwrite")
+    assert (cluster.home / "ran").read_text() == "122"
+
+
+HASHES = """
+def note(n, folder):
+    import os
+    with open(os.path.join(folder, "ran"), "a") as file:
+        file.write(str(n))
+    return n
+
+wf.config["execution"] = {"hash_method": "content"}
+node = pe.Node(Function(function=note), name="node", overwrite="overwrite" in sys.argv or None)
+node.inputs.n, node.inputs.folder = int(sys.argv[1]), os.getcwd()
+wf.add_nodes([node])
+wf.run(plugin=Plugin(), updatehash="updatehash" in sys.argv)
+"""
+
+
+def test_a_program_that_takes_a_plugins_name_finds_ours(cluster: Cluster) -> None:
+    script = cluster.write(
+        "named.py", HEAD.replace("from hpcpipe.nipype import Plugin", "") + NAMED
+    )
+    said = python(cluster, "-m", "hpcpipe.nipype", script, "3").stdout
+    assert "hpcpipe: submitted in 1 calls" in said
+    assert "no use for: maxtasksperchild" in said
+    assert said.endswith("got 4\n")
+
+
+NAMED = """
+def add(x):
+    return x + 1
+
+node = pe.Node(Function(function=add), name="node")
+node.inputs.x = int(sys.argv[1])
+wf.add_nodes([node])
+args = {"memory": "600M", "n_procs": 4, "maxtasksperchild": 1}
+(ran,) = wf.run(plugin="hpcpipe", plugin_args=args)
+print("got", ran.result.outputs.out)
+"""
+
+
+def test_the_posters_workflow_takes_any_interface(cluster: Cluster) -> None:
+    script = Path(__file__).parent.with_name("examples") / "poster" / "indirect.py"
+    for name in ("SAD01.nii", "SAD02.nii", "SAD03.nii", "T2.nii"):
+        (cluster.home / name).write_text(name)
+    there = replace(cluster, changed={"TEMPLATE": str(cluster.home / "T2.nii")})
+    shown = json.loads(there.hpcpipe("plan", "--json", script).stdout)
+    assert [batch["elements"] for batch in shown["batches"]] == [3]
+    python(there, there.write("mine.py", f"poster = {str(script.parent)!r}\n{POSTER}"))
+
+
+POSTER = """
+import sys
+sys.path.append(poster)
+from glob import glob
+from os.path import abspath
+from hpcpipe.nipype import Plugin
+from indirect import over_files
+from nipype.interfaces.utility import Function
+
+def name(source):
+    return open(source).read()
+
+wf = over_files(Function(function=name), "source", sorted(glob(abspath("SAD*.nii"))))
+ran = wf.run(plugin=Plugin())
+assert sorted(node.result.outputs.out for node in ran) == ["SAD01.nii", "SAD02.nii", "SAD03.nii"]
+"""
+
+
+# --- what nodes ask for ---------------------------------------------------------------------------
+
+
+@dataclass
+class Asking:
+    """As much of a node of nipype as asks for something."""
+
+    n_procs: int = 1
+    mem_gb: float = 0.2
+    plugin_args: Any = None
+    gpu: bool = False
+    fullname: str = "wf.node"
+
+    def is_gpu_node(self) -> bool:
+        return self.gpu
+
+
+@pytest.mark.parametrize(
+    ("node", "usual", "at_a_time", "asked"),
+    [
+        (Asking(), {}, 1, Resources()),
+        (Asking(), {"time": "1h", "cpus": 2}, 1, Resources(time=3600, cpus=2)),
+        (Asking(n_procs=4, mem_gb=2.5), {"cpus": 2}, 1, Resources(cpus=4, memory=2560)),
+        (Asking(n_procs=2, mem_gb=1), {}, 3, Resources(cpus=6, memory=3072)),
+        (Asking(mem_gb=0.01), {}, 1, Resources(memory=512)),
+        (Asking(gpu=True), {}, 1, Resources(gpus=1)),
+        (Asking(mem_gb=1, plugin_args={"memory": "3G"}), {}, 1, Resources(memory=3072)),
+        (
+            Asking(plugin_args={"sbatch_args": "-c4 --mem=3G -t 90 -p long --account lab -J x"}),
+            {},
+            1,
+            Resources(cpus=4, memory=3072, time=5400, queue="long", account="lab"),
+        ),
+    ],
+)
+def test_what_a_node_asks_for(
+    node: Asking, usual: dict[str, Any], at_a_time: int, asked: Resources
+) -> None:
+    assert demands(node, usual, at_a_time) == asked
+
+
+def test_an_option_of_sbatch_that_would_be_lost_is_refused() -> None:
+    node = Asking(plugin_args={"sbatch_args": "--mem=3G --qos=high"})
+    with pytest.raises(WorkflowError, match="--qos=high has no counterpart here"):
+        demands(node, {})

@@ -9,14 +9,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hpcpipe.nipype.plugin import Plugin
+    from hpcpipe.nipype.plugin import Plugin, register
 
-__all__ = ["Plugin"]
+__all__ = ["Plugin", "register"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "Plugin":
+    if name not in __all__:
         raise AttributeError(f"module 'hpcpipe.nipype' has no attribute {name!r}")
     from importlib import import_module
 
-    return import_module("hpcpipe.nipype.plugin").Plugin
+    return getattr(import_module("hpcpipe.nipype.plugin"), name)
