@@ -104,8 +104,8 @@ def _says_nothing_new(draft: Draft, record: RunRecord) -> bool:
     if not draft.history.runs or draft.history.held():
         return False
     last = read_record(draft.rundir, draft.history.last["run"])
-    before = {name: node.keys for name, node in last.nodes.items()}
-    return before == {name: node.keys for name, node in record.nodes.items()}
+    before = {name: (node.keys, set(node.done)) for name, node in last.nodes.items()}
+    return before == {name: (node.keys, set(node.done)) for name, node in record.nodes.items()}
 
 
 def _release_left(scheduler: Scheduler, left: Sequence[Submission]) -> None:

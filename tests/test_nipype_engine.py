@@ -38,12 +38,12 @@ def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(cluster: Clu
             "REDIRECTED": str(log),
         }
         words = ["-q", "-p", "no:cacheprovider", "-p", "redirect", "-W", "ignore", "--pyargs"]
-        out = (folder / "out").open("w")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *words, "--basetemp", folder / "tmp",
-             "--rootdir", folder, *tests[share::SHARES]],
-            cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+        words += ["--basetemp", str(folder / "tmp"), "--rootdir", str(folder)]
+        with (folder / "out").open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", *words, *tests[share::SHARES]],
+                cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
         running.append((process, folder / "out"))
     for process, out_file in running:
         try:

@@ -44,7 +44,6 @@ sys.meta_path.insert(0, _Later)
 try:
     from nipype import config, logging
     from nipype.pipeline.engine.nodes import NodeExecutionError
-    from nipype.pipeline.plugins.tools import report_crash
 finally:
     sys.meta_path.remove(_Later)
 
@@ -128,6 +127,8 @@ def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int) -> s
             _run_sub_nodes(node, updatehash, at_a_time)
         node.run(updatehash=updatehash)
     except Exception as error:
+        from nipype.pipeline.plugins.tools import report_crash
+
         error.add_note(f"nipype's crash file: {report_crash(node)}")
         error.hpcpipe_words = _words(error)  # type: ignore[attr-defined]
         raise

@@ -47,13 +47,19 @@ def convert(
     ``usual`` are the plugin's arguments. ``again`` goes on with what the last run began, even if
     nipype would begin anew. Raises WorkflowError for what cannot be read.
     """
+    from nipype import logging
     from nipype.utils.misc import str2bool
 
+    first = next(iter(graph))
+    if first.base_dir is None:
+        logging.getLogger("nipype.workflow").warning(
+            "hpcpipe: the workflow has no base_dir, so nipype makes each node a folder in this "
+            "machine's temporary one, which no other may see; set wf.base_dir"
+        )
     for node in graph:
         node.output_dir()  # settled now, as without a base_dir each look makes another folder
         if hasattr(node, "use_plugin"):
             node.use_plugin = None  # an unpicklable plugin_args would make the node so
-    first = next(iter(graph))
     name = (first._hierarchy or first.name).partition(".")[0]
     name = name if name[0].isalpha() or name[0] == "_" else f"_{name}"
     workflow = NipypeWorkflow(name, first.base_dir or Path.cwd(), source=source)

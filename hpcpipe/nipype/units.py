@@ -72,11 +72,19 @@ def make_units(
     done = find_done(graph, order)
     units: list[Unit] = []
     of: dict[Any, Unit] = {}
+    twins: dict[str, Unit] = {}
     before: dict[Any, list[Any]] = {}  # nodes to be run at the head of another's unit
     for node in order:
         heads = before.pop(node, [])
         above = chain.from_iterable(graph.pred[one] for one in (*heads, node))
         parents = list(dict.fromkeys(of[one] for one in above if one in of))
+        # Two values of an iterable that are the same make two nodes of one folder.
+        twin = twins.get(node.output_dir())
+        if twin is not None and all(parent.depth < twin.depth for parent in parents):
+            twin.nodes.append(node)
+            twin.parents = list(dict.fromkeys((*twin.parents, *parents)))
+            of[node] = twin
+            continue
         if node.run_without_submitting and not heads:
             if (last := _last(parents)) is not None:
                 last.nodes.append(node)
@@ -89,7 +97,7 @@ def make_units(
         count = None if heads else width(node)
         made = list(_make(node, heads, parents, count, usual))
         units += made
-        of[node] = made[-1]
+        of[node] = twins[node.output_dir()] = made[-1]
     return units, done
 
 
