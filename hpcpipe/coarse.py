@@ -29,7 +29,7 @@ from hpcpipe.model import Capabilities
 from hpcpipe.simulate import simulate
 
 _EFFORT = 3_000_000  # elements and dependencies laid out or simulated; three seconds or so
-_LEAST = 4  # tries, however large the graph
+_TRIES = 4, 1000  # at least and at most, whatever the size of the graph
 _WARMTH = 0.03  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
 _IDLE = 2000  # changes in turn that bring nothing: there may be no more to try
@@ -130,7 +130,8 @@ class _Search:
         return best
 
     def _ended(self, effort: int) -> bool:
-        return self._spent >= effort and len(self._done) >= _LEAST
+        tries = len(self._done)
+        return tries >= _TRIES[1] or (self._spent >= effort and tries >= _TRIES[0])
 
     def _count(self, parts: Sequence[Sequence[int]]) -> int:
         return sum(ceil(len(part) / self._size) for part in parts)

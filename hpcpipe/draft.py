@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcpipe.allowance import Bill, check_places, make_bill
 from hpcpipe.axes import label
 from hpcpipe.batch import Batch, Limits
 from hpcpipe.batches import make_batches
@@ -53,6 +54,16 @@ class Draft:
     superseded: tuple[str, ...]  # elements in the queue for tasks that are otherwise now
 
     @property
+    def routed(self) -> list[tuple[Batch, Route]]:
+        """Every batch with where it goes."""
+        return [(one.batch, one.route) for one in self.prepared]
+
+    @property
+    def bill(self) -> Bill:
+        """What it costs at worst."""
+        return make_bill(self.routed)
+
+    @property
     def calls(self) -> int:
         """How many submit commands it takes."""
         return len(self.prepared)
@@ -73,22 +84,25 @@ def draft(
     """Work out what a submission would do. Asks the scheduler at most once, writes nothing.
 
     ``raise_for`` gives, by node and key, the resources of tasks that need more than before. Raises
-    UsageError where the scheduler could not work in the run's folder.
+    UsageError where the scheduler could not work in the run's folder, ConfigError where the site
+    cannot take what it would get.
     """
     rundir = RunDir(workflow.folder)
     scheduler = make_scheduler(site.scheduler, scheduler_options(site))
     _check_path(rundir.folder.resolve(), scheduler)
+    _check_nodes(rundir.folder.resolve(), site)
     history = Ledger(rundir.ledger).read()
     raised = raise_for(rundir) if raise_for else {}
     known = _known(workflow, rundir, history, scheduler, raised)
     files = Files(workflow.files, read_pickle(rundir.files))
     plan = make_plan(workflow, known, files, resources)
-    limits = Limits(site.limits.array_size, site.limits.calls)
+    limits = Limits(site.limits.array_size, site.limits.calls, cores=site.limits.cores)
     batches = make_batches(plan, scheduler.capabilities, limits)
     run = len(history.runs) + 1
     cwd = str(Path.cwd())
     writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
     prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
+    check_places([(one.batch, one.route) for one in prepared], site)
     superseded = tuple(_superseded(plan, known, rundir, history, scheduler))
     return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared, superseded)
 
@@ -101,11 +115,28 @@ def _check_path(folder: Path, scheduler: Scheduler) -> None:
         )
 
 
+def _check_nodes(folder: Path, site: Site) -> None:
+    """Raise where no compute node could write to the run's folder."""
+    if not site.nodes.common:
+        raise ConfigError(
+            f"site {site.name!r}: its nodes share no filesystem with this machine, "
+            "and hpcpipe finds its results nowhere else"
+        )
+    if not site.nodes.home and folder.is_relative_to(Path.home().resolve()):
+        place = site.scratch.common or "a common folder outside it"
+        raise UsageError(
+            f"{folder}: the nodes of site {site.name!r} cannot write to the home folder; "
+            f"choose a base_dir below {place}"
+        )
+
+
 def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
-    return (
-        {"cpus": site.local.cpus, "memory": site.local.memory} if site.scheduler == "local" else {}
-    )
+    if site.scheduler == "local":
+        return {"cpus": site.local.cpus, "memory": site.local.memory}
+    own = getattr(site, site.scheduler)
+    options = {"cluster": getattr(own, "cluster", None), "cancels": site.limits.cancels}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _prepare(

@@ -45,11 +45,13 @@ class Elements:
         return len(self.tasks)
 
 
-def make_elements(plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: bool) -> Elements:
+def make_elements(
+    plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: bool, pack: int = 1
+) -> Elements:
     """Form the elements of a plan; ``seconds`` are run times by node, as far as known.
 
-    ``fuse`` joins chains of tasks with equal resources. A task of unknown run time counts as long
-    as the mean of the known ones.
+    ``fuse`` joins chains of tasks with equal resources; ``pack`` neighbours of a node, or as many
+    as its tasks ask for. A task of unknown run time counts as long as the mean of the known ones.
     """
     nodes = tuple(plan.nodes.values())
     known = [one for column in seconds.values() for one in column]
@@ -82,7 +84,7 @@ def make_elements(plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: b
                         standing.setdefault(element, set()).add((Standing(place.job), at))
             parents.append(sorted(mine))
     groups = list(_chains(parents, places, standing)) if fuse else [[t] for t in range(len(tasks))]
-    groups = list(_packs(groups, tasks, places))
+    groups = list(_packs(groups, tasks, places, pack))
     return _columns(nodes, groups, tasks, places, times, parents, standing)
 
 
@@ -112,19 +114,21 @@ def _packs(
     groups: Sequence[list[int]],
     tasks: Sequence[tuple[int, int]],
     places: Sequence[Place],
+    least: int,
 ) -> Iterator[list[int]]:
-    """Join so many neighbours of a node as it asks to be packed."""
+    """Join so many neighbours of a node as it asks to be packed, at least ``least`` of them."""
     pack: list[int] = []
+    kind: object = None
+    held = 0
     for group in groups:
-        size = (places[group[0]][0].pack or 1) if len(group) == 1 else 1
-        same = pack and tasks[pack[0]][0] == tasks[group[0]][0]
-        if pack and not (same and len(pack) < size and places[pack[0]] == places[group[0]]):
+        place = places[group[0]]
+        alike = (place, [tasks[task][0] for task in group])
+        if pack and (alike != kind or held >= max(place[0].pack or 1, least)):
             yield pack
-            pack = []
-        if size == 1:
-            yield group
-        else:
-            pack.extend(group)
+            pack, held = [], 0
+        kind = alike
+        pack = pack + group
+        held += 1
     if pack:
         yield pack
 

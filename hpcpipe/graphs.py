@@ -79,13 +79,12 @@ def _read_vertex(vertex: Hashable, said: Mapping[str, Any], scale: float) -> _Ta
         raise WorkflowError(f"task {vertex!r}: seconds={seconds!r} is no length of time")
     if command is None:
         seconds = (seconds or 0) * scale
-        words, kind = ("sleep", f"{seconds:.3f}"), "task"
+        command, kind = ("sleep", f"{seconds:.3f}"), "task"
     else:
-        words = _words(vertex, command)
-        kind = Path(words[0]).stem
+        kind = Path(_words(vertex, command)[0]).stem
     asked = {key: said[key] for key in _RESOURCES if said.get(key) is not None}
     resources = read_resources(asked, f"task {vertex!r}")
-    return _Task(str(said.get("node") or kind), words, seconds, resources)
+    return _Task(str(said.get("node") or kind), _words(vertex, command), seconds, resources)
 
 
 def _words(vertex: Hashable, command: str | Sequence[str]) -> tuple[str, ...]:

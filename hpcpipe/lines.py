@@ -22,8 +22,10 @@ def make_layers(graph: Elements, calls: int) -> tuple[list[tuple[int, ...]], lis
     Kinds share a layer where their parents do, unless they pair one to one with those of a kind:
     so they can stay aligned. Where that makes more layers than calls, all kinds share it.
     """
-    places = {place: number for number, place in enumerate(dict.fromkeys(graph.places))}
-    base = [(depth, places[place]) for depth, place in zip(graph.depth, graph.places, strict=True)]
+    # What waits for jobs of an earlier submission should not make others wait for them, too.
+    places = [(place, element in graph.standing) for element, place in enumerate(graph.places)]
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    base = [(depth, numbers[place]) for depth, place in zip(graph.depth, places, strict=True)]
     fine = _by_kind(graph, base)
     keys: Sequence[tuple[int, ...]] = fine if len(set(fine)) <= calls else base
     layers = sorted(set(keys))

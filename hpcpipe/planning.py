@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from hpcpipe.allowance import bill_line, over_budget, pace_line
 from hpcpipe.axes import label
 from hpcpipe.batch import Standing, Wait
 from hpcpipe.draft import Draft
@@ -40,6 +41,18 @@ def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
             yield f"      after {'; '.join(_said(wait) for wait in batch.waits)}"
         if prepared.route.queue:
             yield f"      queue: {prepared.route.why}"
+        if prepared.route.software:
+            yield f"      software: {', '.join(prepared.route.software)}"
+    yield from _costs(draft)
+
+
+def _costs(draft: Draft) -> Iterator[str]:
+    """Say what it costs at worst, and what is wrong with that; one's own machine is free."""
+    if draft.site.scheduler == "local" and not draft.site.accounts:
+        return
+    yield from filter(None, (bill_line(draft.bill, draft.site), pace_line(draft.calls, draft.site)))
+    for line in over_budget(draft.routed, draft.site):
+        yield f"Over budget: {line}. It is refused without --over-budget."
 
 
 def _said(wait: Wait) -> str:
@@ -102,6 +115,11 @@ def plan_json(draft: Draft) -> dict[str, Any]:
         "tasks": plan.count(RUN),
         "done": plan.count(DONE),
         "in_flight": plan.count(IN_FLIGHT),
+        "cost": {
+            "charged_in": draft.site.charged_in,
+            "accounts": draft.bill.accounts,
+            "without_time_limit": draft.bill.open,
+        },
         "batches": [
             {
                 "id": prepared.id,
@@ -110,6 +128,8 @@ def plan_json(draft: Draft) -> dict[str, Any]:
                 "dependencies": [_wait_json(wait, draft) for wait in prepared.batch.waits],
                 "queue": prepared.route.queue.name if prepared.route.queue else None,
                 "queue_why": prepared.route.why,
+                "queues_not": prepared.route.others,
+                "software": prepared.route.software,
                 "resources": vars(prepared.route.resources),
                 "tasks": [
                     {"node": node.name, "label": label(node.axes, task)}

@@ -58,7 +58,8 @@ class NodeRecord:
 class BatchRecord:
     """One batch: the keys of its tasks in order, and its array indices (None: a plain job).
 
-    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.batch.Batch`.
+    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.batch.Batch`; ``why``, ``others`` and
+    ``software`` of `hpcpipe.routing.Route`.
     """
 
     id: str
@@ -70,6 +71,8 @@ class BatchRecord:
     why: str
     which: Sequence[int] | None = None
     starts: Sequence[int] | None = None
+    others: tuple[str, ...] = ()
+    software: tuple[str, ...] = ()
 
     @property
     def per_task(self) -> Resources:

@@ -44,6 +44,7 @@ class RunDir:
         self.logs = self.home / "logs"
         self.plans = self.home / "plans"
         self.asked = self.home / "asked.pkl"  # the scheduler's last answer, shared by all clients
+        self.asking = self.home / "asking"  # there while a client asks
         self.files = self.home / "files.pkl"  # digests of input files
 
     def create(self) -> None:

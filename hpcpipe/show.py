@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpcpipe.model import Reason, State, format_memory, format_time
+from hpcpipe.record import BatchRecord
 from hpcpipe.status import BLOCKED_BY, Report, Task
 
 _COLUMNS = (
@@ -183,8 +184,7 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         job = f"job {place.element}" if place.element else "no job id"
         host = outcome.get("host") or (task.end.host if task.end else "")
         yield f"  where      {report.record.scheduler} {job}" + (f" on {host}" if host else "")
-        if place.batch.queue:
-            yield f"  queue      {place.batch.why}"
+        yield from queue_lines(place.batch)
     used = _used(outcome, task)
     if used:
         yield f"  used       {used}"
@@ -202,6 +202,16 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         yield f"  log        hpcpipe logs {task.name}"
     if task.state.bad:
         yield _remedy(task)
+
+
+def queue_lines(batch: BatchRecord) -> Iterator[str]:
+    """Say why a batch went to its queue, and why to none of the others."""
+    if batch.queue:
+        yield f"  queue      {batch.why}"
+    for other in batch.others:
+        yield f"  not        {other}"
+    if batch.software:
+        yield f"  software   {', '.join(batch.software)}"
 
 
 def _remedy(task: Task) -> str:

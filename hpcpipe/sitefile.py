@@ -64,10 +64,10 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
     for folder, whose in ((machine.user, "your own"), (machine.system, "this machine's")):
         if (file := folder / "site.toml").is_file():
             return file, f"using {file}, {whose}"
-    for file in machine.sites():
-        if pattern := _matching(file, machine):
-            label = machine.label(file)
-            return file, f"this host, {machine.host}, matches {pattern!r}: using {label}"
+    for known in (_by_variable, _by_host):
+        for file in machine.sites():
+            if why := known(_read(file, machine), machine):
+                return file, f"{why}: using {machine.label(file)}"
     if machine.which("sbatch"):
         why = "no site file; sbatch found: using the shipped site 'slurm'"
         return machine.shipped / "slurm.toml", why
@@ -123,11 +123,23 @@ def _resolve(
     return next((file for file in named if file.resolve() not in seen), named[0])
 
 
-def _matching(file: Path, machine: Machine) -> str | None:
-    """Give the file's first host pattern that matches this machine's name."""
-    hosts = _read(file, machine).get("hosts", [])
-    # Not checked yet: a text in place of a list is refused only if it is the site that is meant.
-    for pattern in map(str, hosts if isinstance(hosts, list) else [hosts]):
+def _by_variable(data: Mapping[str, Any], machine: Machine) -> str:
+    """Say which variable tells that this machine is of the site; else nothing."""
+    for setting in _texts(data.get("detect", [])):
+        name, _, value = setting.partition("=")
+        if value and machine.environ.get(name) == value:
+            return f"${name} is {value!r} here"
+    return ""
+
+
+def _by_host(data: Mapping[str, Any], machine: Machine) -> str:
+    """Say which pattern of the site's hosts matches this machine's name; else nothing."""
+    for pattern in _texts(data.get("hosts", [])):
         if fnmatchcase(machine.host.lower(), pattern.lower()):
-            return pattern
-    return None
+            return f"this host, {machine.host}, matches {pattern!r}"
+    return ""
+
+
+def _texts(value: object) -> Iterator[str]:
+    # Not checked yet: a text in place of a list is refused only if it is the site that is meant.
+    return map(str, value if isinstance(value, list) else [value])

@@ -21,7 +21,7 @@ from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import Environment, Queue, Site, Slurm
+from hpcpipe.site import Account, Environment, Queue, Scratch, Site, Slurm, Software
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
@@ -76,12 +76,45 @@ FULL = Site(
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
 )
+ROUTED = Site(
+    name="golden",
+    refused=("--no-requeue", "--open-mode"),
+    environment=Environment(shell="/bin/bash -l", launcher="srun --mpi=pmix"),
+    scratch=Scratch(local="$TMPDIR", option="--gres=lscratch:{gb}"),
+    queues=(
+        Queue(
+            name="taskfarm",
+            spelled="standard",
+            options=("--qos=taskfarm",),
+            max_gpus=1,
+            gpu_models={"a100": "a100_1g.5gb"},
+            constraints={"nvme": "nvme", "fast": "hdr"},
+        ),
+    ),
+    software={
+        "fsl": Software(version="6.0.7", setup=("module load biology", "module load fsl/6.0.7")),
+        "spm": Software(version="12", setup=("module load spm",), licences=("matlab:1",)),
+    },
+    accounts={"lab": Account(options=("--wckey=paid",))},
+    slurm=Slurm(memory="cpu", gpus="gres", signal="TERM@60", cluster="abel", nodes=True),
+)
+
+
+def routed() -> Batch:
+    asked = Resources(
+        cpus=3, memory=4096, time=90, gpus=1, account="lab", scratch=1500, throttle=2,
+        requires=("a100", "fast", "nvme"), software=("fsl>=6", "spm12"),
+    )  # fmt: skip
+    return replace(command_array(), resources=asked)
+
+
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "python-array": (python_array, BARE, "/data/here"),
     "command-array": (command_array, BARE, "/data/here"),
     "sparse-array": (sparse, BARE, "/data/here"),
     "plain-job": (plain, BARE, "/data/here"),
     "all-that-can-be-asked": (asking, FULL, "/data/here"),
+    "routed": (routed, ROUTED, "/data/here"),
     "odd-folder": (command_array, BARE, f"/data/{ODD}"),
 }
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,6 +292,57 @@ def test_a_refused_account_is_answered_with_one_that_may_be_used(four: Lab) -> N
     submission = make_report(four.rundir).tasks[0].place
     assert submission is not None
     assert submission.submission.hint == "--account lab"
+
+
+def full(*calls: int) -> Callable[[str], None]:
+    """Let a limit of jobs be reached at some submit commands."""
+    counted = count(1)
+
+    def hook(step: str) -> None:
+        if step == "submit" and next(counted) in calls:
+            raise SchedulerError("QOSMaxSubmitJobPerUserLimit", passing=True)
+
+    return hook
+
+
+def test_a_limit_of_jobs_is_waited_for_a_while(four: Lab, naps: list[float]) -> None:
+    four.scheduler.hook = full(2, 3, 5)
+    four.submit()
+    assert naps == [5, 10, 5]
+    check_complete(four)
+
+
+def test_a_limit_of_jobs_that_does_not_pass_leaves_nothing_in_the_queue(
+    four: Lab, naps: list[float]
+) -> None:
+    four.scheduler.hook = full(*range(2, 100))
+    with pytest.raises(SchedulerError, match=r"(?s)^QOSMaxSubmit.*Refused: .*--pack N\.$"):
+        four.submit()
+    assert naps == [5, 10, 20, 40, 60]
+    assert not four.scheduler.live
+
+
+def test_what_cannot_be_taken_back_is_said_to_be_held(four: Lab) -> None:
+    def hook(step: str) -> None:
+        if step == "cancel":
+            raise SchedulerUnavailable("no answer")
+        refused(step)
+
+    refused = refuse("sbatch: error: Invalid qos", 2)
+    four.scheduler.hook = hook
+    with pytest.raises(SchedulerUnavailable, match=r"(?s)^sbatch.*is held, .*: no answer\nType: "):
+        four.submit()
+    four.scheduler.hook = lambda _: None
+    four.submit()
+    check_complete(four)
+
+
+def test_a_site_that_wants_few_submit_commands_a_minute_gets_few(
+    four: Lab, naps: list[float]
+) -> None:
+    four.site = replace(four.site, limits=replace(four.site.limits, submits_per_minute=6))
+    four.submit()
+    assert naps == [10, 10, 10]
 
 
 def unavailable(*steps: int) -> Callable[[str], None]:
