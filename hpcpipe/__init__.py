@@ -9,13 +9,14 @@ TYPE_CHECKING = False  # typing's own costs a worker half as much as bare Python
 if TYPE_CHECKING:
     from typing import Any
 
+    from hpcpipe.graphs import from_networkx, from_wfformat
     from hpcpipe.mapped import each
     from hpcpipe.node import Node, Output, task
     from hpcpipe.run import Run
     from hpcpipe.workflow import Workflow
 
 __version__ = "0.1.0"
-__all__ = ["Node", "Output", "Run", "Workflow", "each", "task"]
+__all__ = ["Node", "Output", "Run", "Workflow", "each", "from_networkx", "from_wfformat", "task"]
 
 _HOME = {
     "Node": "hpcpipe.node",
@@ -23,6 +24,8 @@ _HOME = {
     "Run": "hpcpipe.run",
     "Workflow": "hpcpipe.workflow",
     "each": "hpcpipe.mapped",
+    "from_networkx": "hpcpipe.graphs",
+    "from_wfformat": "hpcpipe.graphs",
     "task": "hpcpipe.node",
 }
 

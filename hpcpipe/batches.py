@@ -11,7 +11,7 @@ No scheduler is named here, only `Capabilities`. There are two ways:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
 from hpcpipe.arrays import make_batch
@@ -19,7 +19,7 @@ from hpcpipe.batch import Batch, Limits
 from hpcpipe.coarse import coarsen
 from hpcpipe.elements import make_elements
 from hpcpipe.exact import make_exact
-from hpcpipe.model import Capabilities
+from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import RUN, Plan
 
 _LARGE = 300_000  # tasks of which a regular workflow is not searched
@@ -30,37 +30,38 @@ def make_batches(
     plan: Plan,
     capabilities: Capabilities,
     limits: Limits,
-    seconds: Mapping[str, Sequence[float]] | None = None,
+    seconds: Callable[[], Mapping[str, Sequence[float]]] = dict,
 ) -> tuple[Batch, ...]:
     """Compile a plan into batches, upstream ones first.
 
-    ``seconds`` are run times by node, as far as known. They matter where arrays are searched for.
+    ``seconds`` gives run times by node, as far as known; it is asked only where they matter, since
+    arrays are searched for.
     """
-    pack = _pack(plan, capabilities, limits)
-    if not plan.irregular and not plan.packs and pack == 1:
+    size = limits.array_size if capabilities.arrays and limits.array_size else 1
+    least = _least_pack(plan, size, limits)
+
+    def pack(asked: Resources) -> int:
+        return max(least, limits.pack_of(asked))
+
+    if not plan.irregular and all(pack(plan.asked(node)) == 1 for node in plan.nodes.values()):
         batches = make_exact(plan, capabilities, limits)
         relaxed = any(wait.relaxed for batch in batches for wait in batch.waits)
         if not relaxed or plan.count(RUN) > _LARGE:
             return batches
-    graph = make_elements(plan, seconds or {}, fuse=True, pack=pack)
+    graph = make_elements(plan, seconds(), fuse=True, pack=pack)
     if not len(graph):
         return ()
-    arrays = coarsen(
-        graph,
-        capabilities,
-        _size(capabilities, limits),
-        calls=min(limits.coarse_calls, limits.calls),
-        slack=limits.slack,
-        cores=limits.cores,
-    ).arrays
-    return tuple(make_batch(graph, one, capabilities) for one in arrays)
+    calls = min(limits.coarse_calls, limits.calls)
+    found = coarsen(graph, capabilities, size, calls=calls, slack=limits.slack, cores=limits.cores)
+    return tuple(make_batch(graph, one, capabilities) for one in found.arrays)
 
 
-def _size(can: Capabilities, limits: Limits) -> int:
-    return limits.array_size if can.arrays and limits.array_size else 1
+def _least_pack(plan: Plan, size: int, limits: Limits) -> int:
+    """Say how many tasks an element has to run for all of them to be within the site's limits.
 
-
-def _pack(plan: Plan, can: Capabilities, limits: Limits) -> int:
-    """Say how many tasks an element has to run where arrays are refused or tiny, and calls few."""
-    size = _size(can, limits)
-    return max(1, ceil(plan.count(RUN) / (size * limits.calls))) if size < _TINY else 1
+    Calls count where arrays are refused or tiny: elsewhere they only make dependencies relaxed.
+    """
+    most = [limits.elements] if limits.elements else []
+    if size < _TINY:
+        most.append(size * limits.calls)
+    return max(1, ceil(plan.count(RUN) / min(most))) if most else 1

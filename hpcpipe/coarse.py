@@ -97,7 +97,7 @@ class _Search:
         self._pieces = [Pieces(graph, line.block, layer_of, len(layers)) for line in self._lines]
         whole = self._pieces[0].whole(0)
         self._calls = max(calls, self._count(self._pieces[0].parts(whole)))
-        self.cores = [cores] if cores else _likely_cores(graph)
+        self.cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
         exact = exact_jobs(graph)
         self._exact = [simulate(exact, cores).makespan or 1.0 for cores in self.cores]
         self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
@@ -209,12 +209,20 @@ def _mark(costs: Sequence[float]) -> float:
     return float(mean * max(costs) ** 0.5)
 
 
-def _likely_cores(graph: Elements) -> list[int]:
-    """Guess numbers of cores at which it matters how the graph is laid out."""
+def likely_cores(graph: Elements, shares: Sequence[float] = _SHARES) -> list[int]:
+    """Guess numbers of cores at which it matters how the graph is laid out.
+
+    They are ``shares`` of its mean width: of what it keeps busy if there is no end of cores.
+    """
     work = sum(
         seconds * (place[0].cpus or 1)
         for seconds, place in zip(graph.seconds, graph.places, strict=True)
     )
-    width = work / (max(graph.below) or 1.0)
-    most = max(place[0].cpus or 1 for place in set(graph.places))
-    return sorted({max(most, round(share * width)) for share in _SHARES} | {most * len(graph)})
+    width = work / (max(graph.below, default=0.0) or 1.0)
+    most = max((place[0].cpus or 1 for place in set(graph.places)), default=1)
+    return sorted({max(most, round(share * width)) for share in shares})
+
+
+def _endless(graph: Elements) -> int:
+    """Count so many cores that no element ever waits for one."""
+    return sum(place[0].cpus or 1 for place in graph.places)

@@ -13,11 +13,12 @@ from hpcpipe.axes import label
 from hpcpipe.batch import Batch, Limits
 from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
+from hpcpipe.expected import run_times
 from hpcpipe.files import Files
-from hpcpipe.ledger import History, Ledger, Submission
-from hpcpipe.model import JobStatus, Resources
+from hpcpipe.ledger import History, Ledger
+from hpcpipe.model import JobStatus, Resources, State
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
-from hpcpipe.record import BatchRecord, read_record
+from hpcpipe.record import accepted, read_record
 from hpcpipe.render import Job, make_job, render
 from hpcpipe.routing import Route, route
 from hpcpipe.rundir import RunDir, read_pickle
@@ -96,8 +97,9 @@ def draft(
     known = _known(workflow, rundir, history, scheduler, raised)
     files = Files(workflow.files, read_pickle(rundir.files))
     plan = make_plan(workflow, known, files, resources)
-    limits = Limits(site.limits.array_size, site.limits.calls, cores=site.limits.cores)
-    batches = make_batches(plan, scheduler.capabilities, limits)
+    batches = make_batches(
+        plan, scheduler.capabilities, _limits(site), lambda: run_times(plan, rundir, history)
+    )
     run = len(history.runs) + 1
     cwd = str(Path.cwd())
     writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
@@ -105,6 +107,14 @@ def draft(
     check_places([(one.batch, one.route) for one in prepared], site)
     superseded = tuple(_superseded(plan, known, rundir, history, scheduler))
     return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared, superseded)
+
+
+def _limits(site: Site) -> Limits:
+    """Give the planner what it needs to know of a site's limits."""
+    of = site.limits
+    counted = of.max_jobs if of.elements_count and of.overflow == "refused" else None
+    untimed = site.defaults.time is None
+    return Limits(of.array_size, of.calls, counted, of.shortest_job, of.cores, untimed=untimed)
 
 
 def _check_path(folder: Path, scheduler: Scheduler) -> None:
@@ -163,7 +173,7 @@ def _known(
         return {}
     listings = rundir.list_all(workflow.nodes)
     open_: dict[str, list[tuple[str, str, InFlight]]] = {}  # by job: node, key, place
-    for batch, submission in _accepted(rundir, history):
+    for batch, submission in accepted(rundir, history):
         if submission.job is None:
             continue
         for node, key, index in batch.tasks():
@@ -174,13 +184,17 @@ def _known(
             open_.setdefault(submission.job, []).append((node, key, place))
     live = scheduler.poll(open_)
     in_flight: dict[str, dict[str, InFlight]] = {name: {} for name in workflow.nodes}
+    stuck: dict[str, list[str]] = {name: [] for name in workflow.nodes}
     for job, places in open_.items():
         for node, key, place in places:
-            status = live.get(scheduler.element(job, place.index))
-            if status is not None and not never(status):
+            element = scheduler.element(job, place.index)
+            status = live.get(element)
+            if status is not None and never(status):
+                stuck[node].append(element)
+            elif status is not None:
                 in_flight[node][key] = place
     return {
-        name: Known(listing.good, in_flight[name], raised.get(name, {}))
+        name: Known(listing.good, in_flight[name], raised.get(name, {}), stuck[name])
         for name, listing in listings.items()
     }
 
@@ -188,12 +202,14 @@ def _known(
 def _superseded(
     plan: Plan, known: Mapping[str, Known], rundir: RunDir, history: History, scheduler: Scheduler
 ) -> Iterator[str]:
-    """Find what is in flight under the name of a task of this plan, but with another key.
+    """Find what can never start, or is in flight under the name of a task of this plan, but with
+    another key.
 
     Its code or inputs were changed since: its result is of no use, and it would write into the
     same working folder. Tasks under other names are left alone: they may be wanted.
     """
     for name, node in plan.nodes.items():
+        yield from known[name].stuck if name in known else ()
         in_flight = known[name].in_flight if name in known else {}
         if len(in_flight) == len(node.in_flight):
             continue
@@ -209,16 +225,5 @@ def _superseded(
 
 
 def never(status: JobStatus) -> bool:
-    """Tell whether a queued job can never start, its predecessor having failed."""
-    return status.why == "DependencyNeverSatisfied"
-
-
-def _accepted(rundir: RunDir, history: History) -> Iterator[tuple[BatchRecord, Submission]]:
-    """Give every accepted batch with its submission, run by run."""
-    runs = {one.run for one in history.submissions.values() if one.job and not one.cancelled}
-    for run in sorted(runs):
-        record = read_record(rundir, run)
-        for batch in record.batches.values():
-            submission = history.submissions.get(batch.id)
-            if submission is not None and submission.job and not submission.cancelled:
-                yield batch, submission
+    """Tell whether a queued job can never start."""
+    return status.state is State.BLOCKED

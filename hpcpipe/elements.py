@@ -8,7 +8,7 @@ columns, by element number; numbers ascend from node to node, upstream ones firs
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcpipe.batch import Standing
@@ -46,12 +46,17 @@ class Elements:
 
 
 def make_elements(
-    plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: bool, pack: int = 1
+    plan: Plan,
+    seconds: Mapping[str, Sequence[float]],
+    *,
+    fuse: bool = False,
+    pack: Callable[[Resources], int] | None = None,
 ) -> Elements:
     """Form the elements of a plan; ``seconds`` are run times by node, as far as known.
 
-    ``fuse`` joins chains of tasks with equal resources; ``pack`` neighbours of a node, or as many
-    as its tasks ask for. A task of unknown run time counts as long as the mean of the known ones.
+    ``fuse`` joins chains of tasks with equal resources; ``pack`` says of what tasks ask for how
+    many neighbours of a node are joined. A task of unknown run time counts as long as the mean of
+    the known ones.
     """
     nodes = tuple(plan.nodes.values())
     known = [one for column in seconds.values() for one in column]
@@ -84,7 +89,8 @@ def make_elements(
                         standing.setdefault(element, set()).add((Standing(place.job), at))
             parents.append(sorted(mine))
     groups = list(_chains(parents, places, standing)) if fuse else [[t] for t in range(len(tasks))]
-    groups = list(_packs(groups, tasks, places, pack))
+    if pack:
+        groups = list(_packs(groups, tasks, places, pack))
     return _columns(nodes, groups, tasks, places, times, parents, standing)
 
 
@@ -114,23 +120,23 @@ def _packs(
     groups: Sequence[list[int]],
     tasks: Sequence[tuple[int, int]],
     places: Sequence[Place],
-    least: int,
+    pack: Callable[[Resources], int],
 ) -> Iterator[list[int]]:
-    """Join so many neighbours of a node as it asks to be packed, at least ``least`` of them."""
-    pack: list[int] = []
+    """Join neighbours of a node, or of a chain of nodes, so many as ``pack`` says."""
+    joined: list[int] = []
     kind: object = None
     held = 0
     for group in groups:
         place = places[group[0]]
         alike = (place, [tasks[task][0] for task in group])
-        if pack and (alike != kind or held >= max(place[0].pack or 1, least)):
-            yield pack
-            pack, held = [], 0
+        if joined and (alike != kind or held >= pack(place[0])):
+            yield joined
+            joined, held = [], 0
         kind = alike
-        pack = pack + group
+        joined = joined + group
         held += 1
-    if pack:
-        yield pack
+    if joined:
+        yield joined
 
 
 def _columns(

@@ -15,10 +15,15 @@ from hpcpipe.workflow import Workflow
 def load_workflow(spec: str, again: bool = False) -> Workflow:
     """Load ``FILE`` or ``FILE:NAME``; relative folders in it mean the current one.
 
-    A workflow of nipype becomes one of ours; ``again`` goes on with its last run. Raises UsageError
-    where there is no workflow, or several and no name.
+    A workflow of nipype becomes one of ours; ``again`` goes on with its last run. A file that ends
+    in .json is read as WfFormat. Raises UsageError where there is no workflow, or several and no
+    name.
     """
     file, _, name = spec.partition(":")
+    if file.endswith(".json"):
+        from hpcpipe.graphs import from_wfformat
+
+        return from_wfformat(file, base_dir="hpcpipe_runs")
     defined, ran = read(Path(file))
     found = _workflows(defined)
     if name and name not in found:

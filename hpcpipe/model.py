@@ -173,7 +173,10 @@ class Reason(StrEnum):
 
 
 class JobStatus(NamedTuple):
-    """What the queue says of one job or element, with the scheduler's own word and reason."""
+    """What the queue says of one job or element, with the scheduler's own word and reason.
+
+    ``State.BLOCKED`` is of what is queued and can never start.
+    """
 
     state: State
     native: str
@@ -219,6 +222,7 @@ class Capabilities:
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
     sparse: bool = True  # arrays over any set of indices, not only first..last
+    array_of_one: bool = True  # arrays may have a single element
     success: bool = True  # what is after a failure never starts; else only its own gate ends it
     hold: bool = True  # submit held, release later
     first_index: int = 0

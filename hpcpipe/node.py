@@ -111,6 +111,7 @@ class Node:
     after: tuple[Output, ...] = ()
     links: tuple[Edge, ...] = ()  # tasks of other nodes to wait for, one by one
     seconds: Sequence[float] | None = None  # how long each task is thought to take
+    fuse: bool = False  # a start costs much: run in the element of the node above, if it may
     done: Collection[int] = ()  # tasks known to be done, whether or not we have their outcome
 
     def __getitem__(self, part: str | int) -> Output:

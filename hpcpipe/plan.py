@@ -82,11 +82,6 @@ class Plan:
         return sum(node.fates.count(fate) for node in self.nodes.values())
 
     @property
-    def packs(self) -> bool:
-        """Tell whether tasks of some node are to be packed, several in an element."""
-        return any((self.asked(node).pack or 1) > 1 for node in self.nodes.values())
-
-    @property
     def irregular(self) -> bool:
         """Tell whether some tasks wait for others in a way that no mapping over axes says."""
         return any(edge.starts for node in self.nodes.values() for edge in node.edges)
@@ -101,11 +96,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """What is on disk and in flight of one node: good keys, and in-flight tasks by key."""
+    """What is on disk and in flight of one node: good keys, and in-flight tasks by key.
+
+    ``stuck`` are elements in the queue that can never start.
+    """
 
     good: Collection[str] = ()
     in_flight: Mapping[str, InFlight] = field(default_factory=dict)
     raised: Mapping[str, Resources] = field(default_factory=dict)
+    stuck: Sequence[str] = ()
 
 
 def make_plan(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from hpcpipe.model import Resources
-from hpcpipe.siteoptions import Local, Scheduler, Slurm
+from hpcpipe.siteoptions import LSF, PBS, Flux, Local, Scheduler, Slurm, Torque
 from hpcpipe.sitequeues import Cost, Queue, Step
 from hpcpipe.sitevalues import (
     Amount,
@@ -32,10 +32,13 @@ from hpcpipe.sitevalues import (
 )
 
 __all__ = [
+    "LSF",
+    "PBS",
     "Account",
     "Cost",
     "Defaults",
     "Environment",
+    "Flux",
     "Limits",
     "Local",
     "Nodes",
@@ -46,6 +49,7 @@ __all__ = [
     "Slurm",
     "Software",
     "Step",
+    "Torque",
 ]
 
 Said = Annotated[
@@ -93,7 +97,7 @@ class Limits:
     ] = "refused"
     cores: Annotated[Count | None, "Cores that one user gets at a time; unset, unknown."] = None
     shortest_job: Annotated[
-        Time | None, "The shortest job worth a place in the queue; shorter tasks are packed."
+        Time | None, "The shortest job worth a place in the queue; the plan names those below."
     ] = None
     calls: Annotated[Count, "Scheduler calls per submission before dependencies are relaxed."] = 200
     submits_per_minute: Annotated[Count | None, "Submit commands in a minute; unset, any."] = None
@@ -201,4 +205,8 @@ class Site:
         field(default_factory=dict)
     )
     slurm: Slurm = field(default_factory=Slurm)
+    pbs: PBS = field(default_factory=PBS)
+    torque: Torque = field(default_factory=Torque)
+    lsf: LSF = field(default_factory=LSF)
+    flux: Flux = field(default_factory=Flux)
     local: Local = field(default_factory=Local)

@@ -12,6 +12,24 @@ from typing import Any
 
 from hpcpipe.errors import ConfigError, near
 
+# A command that only one scheduler has, and the shipped site for it.
+_TELLING = {"sbatch": "slurm", "bsub": "lsf", "flux": "flux"}
+# Several have a `qstat`; what each says of its version begins so.
+_QSTATS = {"pbs_version": "pbs", "Version:": "torque"}
+
+
+def _version(command: str) -> str:
+    """Ask a command for its version."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [command, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -22,6 +40,7 @@ class Machine:
     which: Callable[[str], str | None]
     shipped: Path
     system: Path = Path("/etc/hpcpipe")
+    says: Callable[[str], str] = _version
 
     @classmethod
     def here(cls) -> Machine:
@@ -68,10 +87,23 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
         for file in machine.sites():
             if why := known(_read(file, machine), machine):
                 return file, f"{why}: using {machine.label(file)}"
-    if machine.which("sbatch"):
-        why = "no site file; sbatch found: using the shipped site 'slurm'"
-        return machine.shipped / "slurm.toml", why
+    if found := _scheduler(machine):
+        command, site = found
+        why = f"no site file; {command} found: using the shipped site {site!r}"
+        return machine.shipped / f"{site}.toml", why
     return machine.shipped / "local.toml", "no scheduler found: running on this machine's processes"
+
+
+def _scheduler(machine: Machine) -> tuple[str, str] | None:
+    """Find a scheduler by its commands: what was found, and the shipped site for it."""
+    for command, site in _TELLING.items():
+        if machine.which(command):
+            return command, site
+    said = machine.says("qstat") if machine.which("qstat") else ""
+    for begin, site in _QSTATS.items():
+        if said.startswith(begin):
+            return f"qstat of {site.upper()}", site
+    return None
 
 
 def known_sites(machine: Machine) -> dict[str, Path]:

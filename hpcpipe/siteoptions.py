@@ -11,7 +11,10 @@ from typing import Annotated, Literal
 
 from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, one_of
 
-Scheduler = Annotated[Literal["local", "slurm"], one_of("local", "slurm", kind="scheduler")]
+Scheduler = Annotated[
+    Literal["local", "slurm", "pbs", "torque", "lsf", "flux"],
+    one_of("local", "slurm", "pbs", "torque", "lsf", "flux", kind="scheduler"),
+]
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,36 @@ class Slurm:
         Name | None, 'A signal ahead of the time limit, and how long ahead: "TERM@60".'
     ] = None
     nodes: Annotated[Flag, "Whether a job must say how many machines: --nodes=1."] = False
+
+
+@dataclass(frozen=True)
+class PBS:
+    """What only PBS Professional and OpenPBS know."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l place=free".'] = ()
+    account: Annotated[Line, 'The option for the account, as far as its name: "-P ".'] = "-A "
+
+
+@dataclass(frozen=True)
+class Torque:
+    """What only Torque knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l feature=haswell".'] = ()
+    account: Annotated[Line, 'The option for the account, as far as its name: "-P ".'] = "-A "
+
+
+@dataclass(frozen=True)
+class LSF:
+    """What only LSF knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-sla gold".'] = ()
+    requeue: Annotated[Flag, "Whether a job may be started again after its node failed."] = False
+    account: Annotated[Line, 'The option for the account, as far as its name: "-G ".'] = "-P "
+    memory_per_slot: Annotated[Flag, "Whether memory is reserved for each slot."] = False
+
+
+@dataclass(frozen=True)
+class Flux:
+    """What only Flux knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "--requires=gpu".'] = ()

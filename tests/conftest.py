@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from contract.dialects import DIALECTS, SLURM, Dialect
-from contract.harness import Bench, Cluster
+from contract.dialects import DIALECTS, SLURM
+from contract.harness import Bench, Cluster, tried
 from fakes import FakeScheduler, Lab
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,11 +34,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """Each scheduler in turn, with a user's folder and environment."""
-    dialect: Dialect = request.param
-    dialect.need()
-    cluster = Cluster(dialect, tmp_path)
-    yield cluster
-    cluster.end()
+    with tried(request.param, tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.fixture

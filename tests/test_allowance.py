@@ -102,6 +102,21 @@ def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> N
     assert "local takes 6 submit commands a minute: this takes 10 s." in lines
 
 
+def test_a_plan_names_the_jobs_that_are_shorter_than_the_site_likes(lab: Lab) -> None:
+    lab.site = replace(lab.site, limits=Limits(shortest_job=HOUR))
+    said = (
+        "local wants jobs of 1 h and more: many asks for less, run several tasks in each, --pack 2."
+    )
+    assert said in [*plan_lines(draft(lab.workflow, lab.site), "why")]
+    packed = draft(lab.workflow, lab.site, resources=Resources(pack=2))
+    assert not [line for line in plan_lines(packed, "why") if "wants jobs" in line]
+
+
+def test_a_plan_says_why_not_each_other_queue_when_it_is_asked(lab: Lab) -> None:
+    lines = [*plan_lines(draft(lab.workflow, lab.site), "why", others=True)]
+    assert "        not other: time 30 min > 1 min" in lines
+
+
 def test_a_run_folder_that_no_node_can_write_to_is_refused(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pytest
 from fakes import Lab
@@ -21,9 +21,22 @@ from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import Account, Environment, Queue, Scratch, Site, Slurm, Software
+from hpcpipe.site import (
+    LSF,
+    PBS,
+    Account,
+    Environment,
+    Queue,
+    Scheduler,
+    Scratch,
+    Site,
+    Slurm,
+    Software,
+    Torque,
+)
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
+SCHEDULERS = get_args(get_args(Scheduler)[0])
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
 
 
@@ -75,6 +88,9 @@ FULL = Site(
     ),
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
+    pbs=PBS(options=("-l place=free",), account="-P "),
+    lsf=LSF(account="-G ", memory_per_slot=True),
+    torque=Torque(options=("-l feature=a|b",)),
 )
 ROUTED = Site(
     name="golden",
@@ -120,9 +136,9 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_script_is_as_it_was(
-    scheduler: Literal["slurm", "local"],
+    scheduler: Scheduler,
     case: str,
     golden: Callable[[str, str], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -140,7 +156,7 @@ def test_a_script_is_as_it_was(
 def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
     folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
-    assert found == {f"{name}/{case}.sh" for name in ("slurm", "local") for case in CASES}
+    assert found == {f"{name}/{case}.sh" for name in SCHEDULERS for case in CASES}
 
 
 # Commands, run by sh

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -93,6 +93,22 @@ def test_each_way_of_finding_a_site_gives_way_to_the_one_before_it(
 
     path = write("here.toml", "")
     assert found(str(path)) == ("here", "--site is '~/here.toml': using ~/here.toml")
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "why"),
+    [
+        ("pbs_version = 23.06.06\n", "pbs", "no site file; qstat of PBS found: using the shipped"),
+        ("Version: 6.1.2\n", "torque", "no site file; qstat of TORQUE found: using the shipped"),
+        ("SGE 8.1.9\nusage: qstat", "local", "no scheduler found: running on this machine's"),
+    ],
+)
+def test_a_qstat_is_asked_whose_it_is(machine: Machine, said: str, name: str, why: str) -> None:
+    tools = {"qsub": "/bin/qsub", "qstat": "/bin/qstat"}
+    asked = replace(machine, which=tools.get, says=lambda _: said)
+    loaded = load_site(machine=asked)
+    assert loaded.site.name == name
+    assert loaded.why.startswith(why)
 
 
 def test_the_users_folder_of_settings_is_where_xdg_says(machine: Machine, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -153,6 +154,27 @@ def test_what_was_routed_is_what_a_real_slurm_gives(slurm: Cluster) -> None:
     told = slurm.hpcpipe("explain", "look").stdout
     assert "queue      any: 1 of its 2 gpus, has big, gpulike, has matlab>=R2022" in told
     assert "software   matlab R2022b" in told
+
+
+FLOW = """
+from hpcpipe import Workflow, each
+wf = Workflow("far")
+say = ["sh", "-c", 'scontrol -o show job "$SLURM_JOB_ID"']
+one = wf.command([*say, "{n}"], name="one", n=each([1, 2]), resources={"time": "1m"})
+two = wf.command(say, name="two", after=[one], resources={"time": "5h"})
+wf.command(say, name="three", after=[two.gather()], resources={"gpus": 1, "queue": "gpu"})
+"""
+
+
+@pytest.mark.slurm
+def test_nodes_of_one_workflow_go_to_different_queues_one_after_the_other(slurm: Cluster) -> None:
+    (slurm.home / "flow.py").write_text(FLOW)
+    slurm.hpcpipe("run", "flow.py")
+    queues = {"one/1": "short", "two/1": "long", "three": "gpu"}
+    said = {task: slurm.hpcpipe("logs", task).stdout for task in queues}
+    assert all(f"Partition={queue} " in said[task] for task, queue in queues.items())
+    started = [re.findall(r"StartTime=(\S+)", said[task])[0] for task in queues]
+    assert started == sorted(started)
 
 
 @pytest.mark.slurm

@@ -228,7 +228,7 @@ def test_what_needs_a_failed_task_is_blocked_all_the_way_down(chain: Lab) -> Non
 
 def test_a_job_that_can_never_start_is_blocked_though_it_is_in_the_queue(chain: Lab) -> None:
     put(chain.rundir, chain.find("first/A").bad, {"error": "exit 3", "exit": 3})
-    never = JobStatus(State.QUEUED, "PENDING", "DependencyNeverSatisfied")
+    never = JobStatus(State.BLOCKED, "PENDING", "DependencyNeverSatisfied")
     chain.scheduler.says["2_0"] = never
     assert named(make_report(chain.rundir).failures)["second/A"][0] is State.BLOCKED
 

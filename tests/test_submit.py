@@ -20,7 +20,7 @@ from fakes import CANCELLED, LIVE, QUEUED, RUNNING, Lab
 from hpcpipe import each
 from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import Ledger
-from hpcpipe.model import After, Reason, State
+from hpcpipe.model import After, JobStatus, Reason, State
 from hpcpipe.record import read_record
 from hpcpipe.rundir import write_whole
 from hpcpipe.status import make_report
@@ -376,7 +376,8 @@ def test_a_scheduler_gone_half_way_loses_nothing(four: Lab, since: int) -> None:
     four.scheduler.hook = unavailable(*range(since, 100))
     with pytest.raises(SchedulerUnavailable) as gone:
         four.submit()
-    known = len(Ledger(four.rundir.ledger).read().jobs())
+    submissions = Ledger(four.rundir.ledger).read().submissions.values()
+    known = sum(one.job is not None for one in submissions)
     assert str(gone.value) == (
         f"Unable to contact slurm controller\n{known} of 4 batches are with the scheduler, held; "
         "nothing is lost: the same command again goes on from here"
@@ -472,3 +473,15 @@ def test_a_job_that_arrives_after_it_was_given_up_is_cancelled_unrun(four: Lab) 
     four.submit()
     assert late not in four.scheduler.live
     check_complete(four)
+
+
+def test_what_can_never_start_is_cancelled_when_its_task_is_submitted_anew(four: Lab) -> None:
+    four.submit()
+    alone = next(name for name, job in four.scheduler.jobs.items() if job.node == "alone")
+    four.scheduler.says[alone] = JobStatus(State.BLOCKED, "Q", "Can Never Run")
+    [failed] = make_report(four.rundir).failures
+    assert failed[:1] == ("alone",)
+    assert failed[3:6] == (State.FAILED, Reason.REFUSED, "Can Never Run")
+    four.submit()
+    assert four.scheduler.says[alone] == CANCELLED
+    assert [job.node for job in four.scheduler.live.values()].count("alone") == 1

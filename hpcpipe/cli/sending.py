@@ -88,11 +88,34 @@ def say_submitted(draft: Draft, site_why: str) -> None:
 @click.command()
 @click.argument("workflow", metavar="FILE[:NAME]")
 @click.option("--scripts", is_flag=True, help="Print the scripts, as they would be submitted.")
+@click.option("--why", is_flag=True, help="Say of every other queue why not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--simulate",
+    "cores",
+    type=click.IntRange(1),
+    metavar="CORES",
+    help="Also predict how long it takes on so many cores.",
+)
+@click.option(
+    "--draw",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw the batches into FILE.svg or FILE.html.",
+)
 @site_option
 @resource_options
-def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resources: Any) -> None:
-    """Print what would be submitted, and why the rest would not. Touches nothing."""
+def plan(
+    workflow: str,
+    scripts: bool,
+    why: bool,
+    as_json: bool,
+    cores: int | None,
+    draw: Path | None,
+    site: str | None,
+    **resources: Any,
+) -> None:
+    """Print what would be submitted, and why the rest would not. Submits nothing."""
     from hpcpipe.draft import draft
     from hpcpipe.loading import load_workflow
     from hpcpipe.planning import plan_json, plan_lines
@@ -100,10 +123,14 @@ def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resour
 
     loaded = load_site(site)
     drafted = draft(load_workflow(workflow), loaded.site, resources=asked(resources))
+    if draw:
+        from hpcpipe.drawing import write_drawing
+
+        write_drawing(drafted, draw, list(plan_lines(drafted, loaded.why, cores)))
     if as_json:
-        click.echo(json.dumps(plan_json(drafted), indent=1))
+        click.echo(json.dumps(plan_json(drafted, cores), indent=1))
         return
-    for line in plan_lines(drafted, loaded.why):
+    for line in plan_lines(drafted, loaded.why, cores, others=why):
         click.echo(line)
     for prepared in drafted.prepared if scripts else ():
         click.echo(f"\n# --- {prepared.id}.sh")

@@ -91,6 +91,7 @@ def _node(
         members[0].resources,
         folder=False,
         links=tuple(_links(members, place)),
+        fuse=True,  # so that nipype is imported once for all stages of a subject
         done=frozenset(finished),
     )
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 import os
+import shlex
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,16 @@ def run_command(argv: Sequence[str], cwd: Path | None = None, timeout: float = 1
         raise SchedulerUnavailable(f"{argv[0]} did not answer in {timeout:.0f} s") from None
     decode = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     return Done(tuple(argv), done.returncode, *decode)
+
+
+def directives(script: Path, mark: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read what runs a script, and the words of its directives.
+
+    This is for schedulers that would run it as any command, and read neither.
+    """
+    first, *lines = script.read_text("utf-8", "surrogateescape").splitlines()
+    marked = [line.removeprefix(mark) for line in lines if line.startswith(f"{mark} ")]
+    return tuple(first.removeprefix("#!").split()), tuple(shlex.split("\n".join(marked)))
 
 
 class Scheduler(Protocol):

@@ -118,6 +118,8 @@ class Slurm(CommandScheduler):
                 continue  # still listed, but over: the accounting tells the rest
             if state is State.QUEUED and why.startswith("JobHeld"):
                 state = State.HELD
+            elif why == "DependencyNeverSatisfied":
+                state = State.BLOCKED
             status = JobStatus(state, native, "" if why == "None" else why)
             for one in spread(element):
                 statuses[one] = status

@@ -8,13 +8,15 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, TypeVar
 
 import psutil
+import pytest
 
 from contract.dialects import Dialect
 from hpcpipe.model import After, JobEnd, JobStatus, State, ranges
@@ -108,9 +110,22 @@ class Cluster:
         return path
 
     def end(self) -> None:
-        """End what the local scheduler left; no other keeps anything for us."""
+        """End what the local scheduler left, or a stand-in."""
+        self.dialect.end(self.home)
         for lock in self.home.rglob("keeper.lock"):
             end_keeper(lock)
+
+
+@contextmanager
+def tried(dialect: Dialect, home: Path) -> Iterator[Cluster]:
+    """Give a user of a scheduler, with what it takes to find it; end what is left afterwards."""
+    dialect.need()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in dialect.variables(home).items():
+            patch.setenv(name, value)
+        cluster = Cluster(dialect, home)
+        yield cluster
+        cluster.end()
 
 
 def end_keeper(lock: Path) -> None:
@@ -152,11 +167,13 @@ class Bench:
         runs = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges(array))
         first, last = (array[0], array[-1]) if array else (0, 0)
         lines = [*directives, *(dialect.array if array else dialect.job)]
-        spelled = [line.format(indices=runs, first=first, last=last) for line in lines]
+        facts = {"indices": runs, "first": first, "last": last, "unique": len(self.calls)}
+        spelled = [line.format(**facts) for line in lines]
         head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
         which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
-        script = self.folder / "batches" / "a script.sh"
-        script.write_text(f"#!/bin/sh\n{head}{which}{dedent(body)}")
+        script = self.folder / "batches" / f"a script {len(self.calls)}.sh"
+        begin = dialect.begin.format(log=f"logs/out{f'.{dialect.index}' if array else ''}")
+        script.write_text(f"#!/bin/sh\n{head}{begin}{which}{dedent(body)}")
         return script
 
     def indices(self, count: int) -> Sequence[int]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from contract.dialects import DIALECTS, Dialect
-from contract.harness import Bench, Cluster, until
+from contract.dialects import DIALECTS
+from contract.harness import Bench, Cluster, tried, until
 
 # Nothing else may run on the node that is set DOWN: each part has a partition of its own.
 WORKFLOW = """
@@ -103,16 +103,26 @@ class Broken:
     def expected(self) -> dict[str, tuple[str, str]]:
         """Every task that is not good: its state and reason."""
         node_down = {"alone": ("failed", "node failure")} if self.cluster.dialect.set_node else {}
-        return OWN | BLOCKED | node_down
+        unlimited = {
+            name: ("failed", "time limit")
+            for name, (_, reason) in OWN.items()
+            if reason == "out of memory" and not self.cluster.dialect.memory
+        }
+        return OWN | BLOCKED | node_down | unlimited
 
 
 @pytest.fixture(scope="module", params=[dialect.param for dialect in DIALECTS])
 def broken(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broken]:
-    dialect: Dialect = request.param
-    dialect.need()
-    cluster = Cluster(dialect, tmp_path_factory.mktemp("broken"))
+    with tried(request.param, tmp_path_factory.mktemp("broken")) as cluster:
+        report = _break(cluster)
+        yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
+
+
+def _break(cluster: Cluster) -> Any:
+    """Run the workflow that breaks, and give its last report."""
+    dialect = cluster.dialect
     set_node, begun = dialect.set_node, f"{dialect.element}; {dialect.node}"
     words = {"begun": begun, "time": dialect.short_time, "alone": set_node is not None}
     cluster.write("broken.py", WORKFLOW.format(**words))
@@ -121,16 +131,13 @@ def broken(
     others = Bench(cluster, cluster.home / "elsewhere").scheduler
     others.cancel([_started(cluster, "work/cancelled")[0]])
     if set_node is None:
-        report = cluster.finish(seconds=240)
-    else:
-        node = _started(cluster, "alone")[1]
-        try:
-            set_node(node, "DOWN")
-            report = cluster.finish(seconds=240)
-        finally:
-            set_node(node, "RESUME")
-    yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
-    cluster.end()
+        return cluster.finish(seconds=240)
+    node = _started(cluster, "alone")[1]
+    try:
+        set_node(node, "DOWN")
+        return cluster.finish(seconds=240)
+    finally:
+        set_node(node, "RESUME")
 
 
 def _ran(cluster: Cluster) -> dict[str, list[tuple[str, str]]]:
@@ -159,7 +166,7 @@ def test_a_failure_says_what_the_task_itself_said(broken: Broken) -> None:
     failures = {one["task"]: one for one in broken.report["failures"]}
     assert failures["work/raises"]["error"] == "ValueError: no such file: T1/SAD55.mat"
     assert failures["work/exits"]["exit"] == 3
-    assert "of 100 MB" in failures["work/memory"]["error"]
+    assert ("of 100 MB" in failures["work/memory"]["error"]) == broken.cluster.dialect.memory
     for name, (element, _) in ((name, _ran(broken.cluster)[name][0]) for name in OWN):
         assert failures[name]["job_id"] == element
         assert failures[name]["attempt"] == 1

@@ -117,7 +117,8 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     one.hpcpipe("submit", "flow.py")
     assert one.finish()["failures"] == []
     names = {one.home.name: one}
-    until(lambda: census(names)[one.home.name].total() > len(TASKS))
+    if which == 0 or cluster.dialect.after_ended:  # else it is refused when it arrives
+        until(lambda: census(names)[one.home.name].total() > len(TASKS))
     one.hpcpipe("submit", "flow.py")
     until(lambda: not census(names)[one.home.name]["live"])
     assert sorted((one.home / "ran").read_text().split()) == TASKS

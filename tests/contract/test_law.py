@@ -46,9 +46,10 @@ def test_a_plain_job_runs_in_its_run_folder_and_its_end_is_known(bench: Bench) -
 
 def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
     bench = Bench(cluster, cluster.home / ODD)
-    job = bench.submit("pwd -P", array=1)
-    bench.ends(*bench.elements(job, 1))
-    assert bench.read(f"logs/out.{bench.indices(1)[0]}") == f"{bench.folder.resolve()}\n"
+    job = bench.submit("pwd -P", array=2)
+    bench.ends(*bench.elements(job, 2))
+    for index in bench.indices(2):
+        assert bench.read(f"logs/out.{index}") == f"{bench.folder.resolve()}\n"
     assert not [*cluster.home.rglob("pwned")]
 
 
@@ -64,7 +65,7 @@ def test_each_element_runs_once_and_ends_in_its_own_way(bench: Bench) -> None:
     bench.gone(job)
 
 
-@pytest.mark.can("sparse")
+@pytest.mark.can("sparse", "elementwise")
 def test_an_array_may_have_any_indices(bench: Bench) -> None:
     job = bench.submit("echo $index >> ran", array=(1, 4, 5, 6))
     below = bench.submit("grep -qx $index ran", After(job, "each"), array=(1, 4, 5, 6))
@@ -90,9 +91,11 @@ def test_an_aligned_element_waits_for_its_own_and_for_no_other(bench: Bench) -> 
 
 
 def test_a_gather_waits_for_the_whole(bench: Bench) -> None:
-    above = bench.submit(f"{WAIT}[ $nth -lt 2 ] || wait_for beside; touch $nth", array=3)
-    beside = bench.submit("touch beside")
+    waits = f"{WAIT}[ $nth -lt 2 ] || wait_for beside; touch $nth"
+    above = bench.submit(waits, array=3, held=True)
+    beside = bench.submit("touch beside", held=True)
     both = bench.submit("test -e 0 -a -e 1 -a -e 2 -a -e beside", After(above), After(beside))
+    bench.scheduler.release([above, beside])
     assert codes(bench.ends(beside, both)) == {beside: 0, both: 0}
 
 
@@ -121,6 +124,13 @@ def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> 
     bench.gone(above, each, last, whole)
     assert bench.has("each.0")
     assert not any(map(bench.has, ("each.1", "last", "whole")))
+
+
+def test_what_any_end_will_do_for_runs_after_a_failure_too(bench: Bench) -> None:
+    above = bench.submit(f"{WAIT}wait_for beside; touch $nth; exit $nth", array=2)
+    beside = bench.submit("touch beside; exit 1")
+    last = bench.submit("test -e 0 -a -e 1", After(above, well=False), After(beside, well=False))
+    assert codes(bench.ends(last)) == {last: 0}
 
 
 # --- asking ---------------------------------------------------------------------------------------
@@ -189,7 +199,7 @@ def test_one_element_is_cancelled_or_all_of_a_job(bench: Bench) -> None:
     bench.scheduler.cancel([job])
     bench.gone(job, waits)
     assert bench.ends(zero)[zero].reason is Reason.CANCELLED
-    assert not bench.has("waited")
+    assert not (bench.has("waited") and bench.scheduler.capabilities.success)
 
 
 # --- when it does not go well ---------------------------------------------------------------------

@@ -24,6 +24,12 @@ def always() -> str:
     return ""
 
 
+def nothing(home: Path) -> dict[str, str]:
+    """Need nothing, and do nothing."""
+    del home
+    return {}
+
+
 @dataclass(frozen=True)
 class Dialect:
     """One scheduler under test: how it is spelled, found, and lost. Snippets are of sh.
@@ -39,12 +45,19 @@ class Dialect:
     out_of_reach: Callable[[Path], dict[str, str]]  # what in the environment makes it so; a folder
     mark: str  # how a directive begins
     job: tuple[str, ...]  # directives of a plain job that logs to logs/out
-    array: tuple[str, ...]  # and of an array, to logs/out.INDEX; with {first}, {last}, {indices}
+    array: tuple[
+        str, ...
+    ]  # and of an array, to logs/out.INDEX; with {first}, {last}, {indices}, {unique}
     index: str  # snippet: the index of an element
     element: str  # snippet: its id, or the job's where that is no array
     refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}
     short_time: str  # about the shortest limit of time that it keeps
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
+    begin: str = ""  # snippet: what a script begins with; {log} is its log
+    variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
+    end: Callable[[Path], object] = nothing  # end all that runs from that folder
+    after_ended: bool = True  # whether a job may be submitted to come after one that has ended
+    memory: bool = True  # whether it ends what uses more memory than it asked for
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
