@@ -144,17 +144,18 @@ def test_a_file_of_nipypes_is_submitted_and_goes_on_where_it_was_changed(
     assert "given          iterables(9): 3 to run, 6 done" in shown
 
 
-def test_an_element_leaves_two_files_and_a_stage_takes_one_call_at_most(cluster: Cluster) -> None:
+def test_stages_share_elements_unless_a_time_is_set_and_leave_two_files_each(
+    cluster: Cluster,
+) -> None:
     script = cluster.write("two.py", TWO)
-    made = cluster.hpcpipe("submit", script).stdout
-    assert int(re.findall(r"Submitted in (\d+) call", made)[0]) <= 2
-    cluster.finish("--run", cluster.home / "work/two")
-    home = cluster.home / "work/two/.hpcpipe"
-    files = [
-        p for p in home.rglob("*") if p.is_file() and p.parent.name not in ("plans", ".hpcpipe")
-    ]
-    elements = len([path for path in files if path.parent.name == "logs"])
-    assert len([path for path in files if path.parent.name != "batches"]) <= 2 * elements
+    timed = json.loads(cluster.hpcpipe("plan", "--json", "--time", "10m", script).stdout)
+    assert [batch["elements"] for batch in timed["batches"]] == [8, 8]
+    assert [wait["kind"] for wait in timed["batches"][1]["dependencies"]] == ["each"]
+    assert "Submitted in 1 call" in cluster.hpcpipe("submit", script).stdout
+    run = cluster.home / "work/two"
+    assert cluster.finish("--run", run)["verdict"] == "all 16 tasks are good"
+    left = [p.parent.name for p in (run / ".hpcpipe").rglob("*") if p.is_file()]
+    assert (left.count("logs"), left.count("packs"), left.count("one")) == (8, 8, 0)
 
 
 TWO = """
