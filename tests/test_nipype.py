@@ -71,12 +71,12 @@ SUMS = "".join(f"{a} {b}: {[2 * a] * 3}\n" for a in (1, 2, 3) for b in (10, 20))
 
 
 def python(
-    cluster: Cluster, *words: str | Path, status: int = 0
+    either: Cluster, *words: str | Path, status: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, which must be in this status."""
     done = subprocess.run(
         [sys.executable, *words],
-        cwd=cluster.home, env={**cluster.environment, "NIPYPE_NO_ET": "1"}, text=True,
+        cwd=either.home, env={**either.environment, "NIPYPE_NO_ET": "1"}, text=True,
         stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
@@ -97,63 +97,63 @@ def written(folder: Path) -> dict[str, int]:
     return {name: (folder / name).stat().st_mtime_ns for name in left(folder)}
 
 
-def calls(cluster: Cluster, script: Path) -> int:
+def calls(either: Cluster, script: Path) -> int:
     """How many calls of the scheduler a workflow would take now."""
-    return int(json.loads(cluster.hpcpipe("plan", "--json", script).stdout)["calls"])
+    return int(json.loads(either.hpcpipe("plan", "--json", script).stdout)["calls"])
 
 
 def test_nipype_and_hpcpipe_leave_the_same_files_and_go_on_from_each_other(
-    cluster: Cluster,
+    either: Cluster,
 ) -> None:
-    script = cluster.write("flow.py", FLOW + RUN)
-    work = cluster.home / "work"
-    python(cluster, script)
+    script = either.write("flow.py", FLOW + RUN)
+    work = either.home / "work"
+    python(either, script)
     serial, when = left(work), written(work)
     assert serial["flow/join/all.txt"] == SUMS
-    said = python(cluster, script, "hpcpipe").stdout
+    said = python(either, script, "hpcpipe").stdout
     assert "nothing to submit" in said
     assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
 
-    work.rename(cluster.home / "serial")
-    python(cluster, script, "hpcpipe")
+    work.rename(either.home / "serial")
+    python(either, script, "hpcpipe")
     assert left(work) == serial
     when = written(work)
-    said = python(cluster, script).stdout
+    said = python(either, script).stdout
     assert "found cached" in said
     assert "Executing" not in said
     assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
 
 
 def test_a_file_of_nipypes_is_submitted_and_goes_on_where_it_was_changed(
-    cluster: Cluster,
+    either: Cluster,
 ) -> None:
-    script = cluster.write("flow.py", FLOW + "wf.run()\nraise SystemExit('never comes here')\n")
-    shown = cluster.hpcpipe("plan", script).stdout
+    script = either.write("flow.py", FLOW + "wf.run()\nraise SystemExit('never comes here')\n")
+    shown = either.hpcpipe("plan", script).stdout
     assert "given.mapflow  iterables(18): 18 to run" in shown
-    assert not (cluster.home / "work").exists()
-    cluster.hpcpipe("submit", f"{script}:wf")
-    report = cluster.finish("--run", cluster.home / "work/flow")
+    assert not (either.home / "work").exists()
+    either.hpcpipe("submit", f"{script}:wf")
+    report = either.finish("--run", either.home / "work/flow")
     assert report["verdict"] == "all 37 tasks are good"
-    assert (cluster.home / "work/flow/join/all.txt").read_text() == SUMS
-    assert calls(cluster, script) == 0
+    assert (either.home / "work/flow/join/all.txt").read_text() == SUMS
+    assert calls(either, script) == 0
 
     script.write_text(script.read_text().replace('("b", [10, 20])', '("b", [10, 20, 30])'))
-    shown = cluster.hpcpipe("plan", script).stdout
+    shown = either.hpcpipe("plan", script).stdout
     assert "one            iterables(9): 3 to run, 6 done" in shown
     assert "join           one task: 1 to run" in shown
     assert "given          iterables(9): 3 to run, 6 done" in shown
 
 
 def test_stages_share_elements_unless_a_time_is_set_and_leave_two_files_each(
-    cluster: Cluster,
+    either: Cluster,
 ) -> None:
-    script = cluster.write("two.py", TWO)
-    timed = json.loads(cluster.hpcpipe("plan", "--json", "--time", "10m", script).stdout)
+    script = either.write("two.py", TWO)
+    timed = json.loads(either.hpcpipe("plan", "--json", "--time", "10m", script).stdout)
     assert [batch["elements"] for batch in timed["batches"]] == [8, 8]
     assert [wait["kind"] for wait in timed["batches"][1]["dependencies"]] == ["each"]
-    assert "Submitted in 1 call" in cluster.hpcpipe("submit", script).stdout
-    run = cluster.home / "work/two"
-    assert cluster.finish("--run", run)["verdict"] == "all 16 tasks are good"
+    assert "Submitted in 1 call" in either.hpcpipe("submit", script).stdout
+    run = either.home / "work/two"
+    assert either.finish("--run", run)["verdict"] == "all 16 tasks are good"
     left = [p.parent.name for p in (run / ".hpcpipe").rglob("*") if p.is_file()]
     assert (left.count("logs"), left.count("packs"), left.count("one")) == (8, 8, 0)
 
@@ -205,25 +205,25 @@ print(sorted(told))
 """
 
 
-def test_a_node_that_fails_is_told_as_nipype_tells_it(cluster: Cluster) -> None:
-    script = cluster.write("fails.py", FAILS)
-    said = python(cluster, script).stdout
+def test_a_node_that_fails_is_told_as_nipype_tells_it(either: Cluster) -> None:
+    script = either.write("fails.py", FAILS)
+    said = python(either, script).stdout
     assert "NodeExecutionError True" in said
     assert "('fails.work.aI.a1', 'exception')" in said
     assert "('fails.more.a0', 'end')" in said
     assert not re.search(r"'fails.more.a1', '(end|exception)'", said)
-    (crash,) = (cluster.home / "crashes").iterdir()
+    (crash,) = (either.home / "crashes").iterdir()
     assert re.match(r"crash-\d{8}-\d{6}-\w+-work\.aI\.a1-.*\.pklz", crash.name)
-    run = cluster.home / "work/fails"
-    report = cluster.status("--run", run)
+    run = either.home / "work/fails"
+    report = either.status("--run", run)
     errors = {one["task"]: one["error"] for one in report["failures"]}
     assert errors["work/x_2"] == "ValueError: two is too many"
     assert errors["more/x_2"] == "waits for work/x_2"
     assert report["nodes"]["more"]["done"] == 2
 
     script.write_text(FAILS.replace("if x == 2", "if x == 5"))
-    cluster.hpcpipe("retry", "--run", run)
-    assert cluster.finish("--run", run)["verdict"] == "all 6 tasks are good"
+    either.hpcpipe("retry", "--run", run)
+    assert either.finish("--run", run)["verdict"] == "all 6 tasks are good"
 
 
 HEAD = """
@@ -240,15 +240,13 @@ wf = pe.Workflow("wf", base_dir=os.path.abspath("work"))
 """
 
 
-def test_a_sink_that_is_not_to_be_submitted_costs_no_job(cluster: Cluster) -> None:
-    script = cluster.write("sinks.py", HEAD + SINKS)
-    plan = json.loads(cluster.hpcpipe("plan", "--json", script).stdout)
+def test_a_sink_that_is_not_to_be_submitted_costs_no_job(either: Cluster) -> None:
+    script = either.write("sinks.py", HEAD + SINKS)
+    plan = json.loads(either.hpcpipe("plan", "--json", script).stdout)
     assert plan["tasks"] == 6
-    cluster.hpcpipe("submit", script)
-    cluster.finish("--run", cluster.home / "work/wf")
-    kept = {
-        str(p.relative_to(cluster.home / "kept")) for p in (cluster.home / "kept").rglob("*.txt")
-    }
+    either.hpcpipe("submit", script)
+    either.finish("--run", either.home / "work/wf")
+    kept = {str(p.relative_to(either.home / "kept")) for p in (either.home / "kept").rglob("*.txt")}
     assert kept == {f"texts/_x_{x}/{x}.txt" for x in (1, 2, 3)}
 
 
@@ -273,9 +271,9 @@ wf.connect(one, "out", sink, "texts")
 """
 
 
-def test_sub_nodes_run_side_by_side_where_there_are_cpus_for_it(cluster: Cluster) -> None:
-    script = cluster.write("map.py", HEAD + MEETING)
-    python(cluster, script)
+def test_sub_nodes_run_side_by_side_where_there_are_cpus_for_it(either: Cluster) -> None:
+    script = either.write("map.py", HEAD + MEETING)
+    python(either, script)
 
 
 # Each sub-node waits until all three are there.
@@ -302,12 +300,12 @@ assert [node.result.outputs.out for node in ran if node.name == "two"] == [[2, 4
 """
 
 
-def test_classes_of_the_script_itself_come_along(cluster: Cluster) -> None:
-    script = cluster.write("own.py", HEAD + OWN)
-    assert "[4, 8]" in python(cluster, script).stdout
-    (cluster.home / "work").rename(cluster.home / "before")
-    cluster.hpcpipe("submit", script)
-    report = cluster.finish("--run", cluster.home / "work/wf")
+def test_classes_of_the_script_itself_come_along(either: Cluster) -> None:
+    script = either.write("own.py", HEAD + OWN)
+    assert "[4, 8]" in python(either, script).stdout
+    (either.home / "work").rename(either.home / "before")
+    either.hpcpipe("submit", script)
+    report = either.finish("--run", either.home / "work/wf")
     assert report["verdict"] == "all 4 tasks are good"
 
 
@@ -335,21 +333,21 @@ print(sorted(node.result.outputs.out for node in ran if node.name == "two"))
 """
 
 
-def test_the_first_crash_stops_the_rest_where_nipype_is_told_so(cluster: Cluster) -> None:
-    script = cluster.write("stop.py", HEAD + STOPS)
-    assert "ValueError" in python(cluster, script, "wait", status=1).stderr
-    report = cluster.status("--run", cluster.home / "work/wf")
+def test_the_first_crash_stops_the_rest_where_nipype_is_told_so(either: Cluster) -> None:
+    script = either.write("stop.py", HEAD + STOPS)
+    assert "ValueError" in python(either, script, "wait", status=1).stderr
+    report = either.status("--run", either.home / "work/wf")
     assert {one["task"]: one["state"] for one in report["failures"]}["slow"] == "cancelled"
-    assert not (cluster.home / "late").exists()
+    assert not (either.home / "late").exists()
 
 
-def test_the_first_crash_stops_the_rest_though_nobody_waits(cluster: Cluster) -> None:
-    script = cluster.write("stop.py", HEAD + STOPS)
-    python(cluster, script)
-    report = cluster.finish("--run", cluster.home / "work/wf")
+def test_the_first_crash_stops_the_rest_though_nobody_waits(either: Cluster) -> None:
+    script = either.write("stop.py", HEAD + STOPS)
+    python(either, script)
+    report = either.finish("--run", either.home / "work/wf")
     (late,) = [one for one in report["failures"] if one["task"] == "late"]
     assert late["error"] == "not run: wf.crash crashed, and stop_on_first_crash is set"
-    assert not (cluster.home / "late").exists()
+    assert not (either.home / "late").exists()
 
 
 # What waits for the slow one would run after the crash; without anybody waiting it ends by itself.
@@ -390,19 +388,19 @@ wf.run(plugin=Plugin(wait="wait" in sys.argv))
 """
 
 
-def test_a_second_client_joins_what_the_first_one_left_in_the_queue(cluster: Cluster) -> None:
-    script = cluster.write("joins.py", HEAD + JOINS)
-    python(cluster, script)
-    said = python(cluster, script).stdout
+def test_a_second_client_joins_what_the_first_one_left_in_the_queue(either: Cluster) -> None:
+    script = either.write("joins.py", HEAD + JOINS)
+    python(either, script)
+    said = python(either, script).stdout
     assert "nothing to submit" in said
-    (cluster.home / "go").touch()
-    report = cluster.finish("--run", cluster.home / "work/wf")
+    (either.home / "go").touch()
+    report = either.finish("--run", either.home / "work/wf")
     assert report["verdict"] == "all 4 tasks are good"
-    assert (cluster.home / "ran").read_text() == "xx"
-    assert calls(cluster, script) == 0
-    (result,) = (cluster.home / "work/wf/_n_1/two").glob("result_*")
+    assert (either.home / "ran").read_text() == "xx"
+    assert calls(either, script) == 0
+    (result,) = (either.home / "work/wf/_n_1/two").glob("result_*")
     result.unlink()  # now nipype's word is that it must run, though its outcome was good
-    assert calls(cluster, script) == 1
+    assert calls(either, script) == 1
 
 
 JOINS = """
@@ -429,15 +427,15 @@ wf.run(plugin=Plugin(wait=False))
 """
 
 
-def test_updatehash_and_overwrite_mean_what_they_mean_to_nipype(cluster: Cluster) -> None:
-    script = cluster.write("hashes.py", HEAD + HASHES)
-    python(cluster, script, "1")
-    assert (cluster.home / "ran").read_text() == "1"
-    python(cluster, script, "2", "updatehash")
-    assert (cluster.home / "ran").read_text() == "1"
+def test_updatehash_and_overwrite_mean_what_they_mean_to_nipype(either: Cluster) -> None:
+    script = either.write("hashes.py", HEAD + HASHES)
+    python(either, script, "1")
+    assert (either.home / "ran").read_text() == "1"
+    python(either, script, "2", "updatehash")
+    assert (either.home / "ran").read_text() == "1"
     for _ in range(2):  # nipype writes the new hash into the current folder, so not "updatehash"
-        python(cluster, script, "2", "overwrite")
-    assert (cluster.home / "ran").read_text() == "122"
+        python(either, script, "2", "overwrite")
+    assert (either.home / "ran").read_text() == "122"
 
 
 HASHES = """
@@ -455,11 +453,9 @@ wf.run(plugin=Plugin(), updatehash="updatehash" in sys.argv)
 """
 
 
-def test_a_program_that_takes_a_plugins_name_finds_ours(cluster: Cluster) -> None:
-    script = cluster.write(
-        "named.py", HEAD.replace("from hpcpipe.nipype import Plugin", "") + NAMED
-    )
-    said = python(cluster, "-m", "hpcpipe.nipype", script, "3").stdout
+def test_a_program_that_takes_a_plugins_name_finds_ours(either: Cluster) -> None:
+    script = either.write("named.py", HEAD.replace("from hpcpipe.nipype import Plugin", "") + NAMED)
+    said = python(either, "-m", "hpcpipe.nipype", script, "3").stdout
     assert "hpcpipe: submitted in 1 calls" in said
     assert "no use for: maxtasksperchild" in said
     assert said.endswith("got 4\n")
@@ -478,11 +474,11 @@ print("got", ran.result.outputs.out)
 """
 
 
-def test_the_posters_workflow_takes_any_interface(cluster: Cluster) -> None:
+def test_the_posters_workflow_takes_any_interface(either: Cluster) -> None:
     script = Path(__file__).parent.with_name("examples") / "poster" / "indirect.py"
     for name in ("SAD01.nii", "SAD02.nii", "SAD03.nii", "T2.nii"):
-        (cluster.home / name).write_text(name)
-    there = replace(cluster, changed={"TEMPLATE": str(cluster.home / "T2.nii")})
+        (either.home / name).write_text(name)
+    there = replace(either, changed={"TEMPLATE": str(either.home / "T2.nii")})
     shown = json.loads(there.hpcpipe("plan", "--json", script).stdout)
     assert [batch["elements"] for batch in shown["batches"]] == [3]
     python(there, there.write("mine.py", f"poster = {str(script.parent)!r}\n{POSTER}"))

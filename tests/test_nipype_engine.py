@@ -23,15 +23,15 @@ def listed(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(cluster: Cluster) -> None:
+def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(either: Cluster) -> None:
     tests = listed("redirected.txt")
-    log = cluster.home / "redirected"
+    log = either.home / "redirected"
     running = []
     for share in range(SHARES):
-        folder = cluster.home / f"share{share}"
+        folder = either.home / f"share{share}"
         folder.mkdir()
         environ = {
-            **cluster.environment,
+            **either.environment,
             "NIPYPE_NO_ET": "1",
             "LOGNAME": "hpcpipe",
             "PYTHONPATH": str(ENGINE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import dumps
 from typing import Any
@@ -418,3 +418,12 @@ def test_one_cancelled_task_takes_only_its_dependents_along(chain: Lab) -> None:
         "third/B": State.QUEUED,
         "last": State.QUEUED,
     }
+
+
+def test_a_task_known_to_be_done_is_good_though_it_left_nothing(lab: Lab) -> None:
+    node = lab.workflow.add(str, name="node", object=each([1, 2]))
+    lab.workflow.nodes["node"] = replace(node, done={0})
+    lab.submit()
+    report = make_report(lab.rundir)
+    assert report.counts["node"][State.DONE] == 1
+    assert [task.name for task in report.tasks] == ["node/2"]
