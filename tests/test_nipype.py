@@ -250,6 +250,37 @@ def test_a_sink_that_is_not_to_be_submitted_costs_no_job(either: Cluster) -> Non
     assert kept == {f"texts/_x_{x}/{x}.txt" for x in (1, 2, 3)}
 
 
+def test_nodes_that_are_not_to_be_submitted_are_handed_on_to_the_one_below(
+    either: Cluster,
+) -> None:
+    script = either.write("heads.py", HEAD + HEADS)
+    plan = json.loads(either.hpcpipe("plan", "--json", script).stdout)
+    assert plan["tasks"] == 4
+    assert "together [2, 3, 4]" in python(either, script, "run").stdout
+
+
+HEADS = """
+def add(x):
+    return x + 1
+
+def same(x):
+    return x
+
+first = pe.Node(Function(function=add), name="first")
+first.iterables = ("x", [1, 2, 3])
+join = pe.JoinNode(Function(function=same), joinsource="first", joinfield="x", name="join",
+                   run_without_submitting=True)
+again = pe.Node(Function(function=same), name="again", run_without_submitting=True)
+last = pe.Node(Function(function=same), name="last")
+wf.connect(first, "out", join, "x")
+wf.connect(join, "out", again, "x")
+wf.connect(again, "out", last, "x")
+if __name__ == "__main__":
+    ran = wf.run(plugin=Plugin())
+    print(*("together %s" % n.result.outputs.out for n in ran if n.name == "last"))
+"""
+
+
 SINKS = """
 def write(x):
     import os

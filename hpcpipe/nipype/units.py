@@ -85,14 +85,14 @@ def make_units(
             twin.parents = list(dict.fromkeys((*twin.parents, *parents)))
             of[node] = twin
             continue
-        if node.run_without_submitting and not heads:
+        if node.run_without_submitting:
             if (last := _last(parents)) is not None:
-                last.nodes.append(node)
+                last.nodes += (*heads, node)
                 of[node] = last
                 continue
             if len(graph.succ[node]) == 1:
                 (below,) = graph.succ[node]
-                before.setdefault(below, []).append(node)
+                before.setdefault(below, []).extend((*heads, node))
                 continue
         count = None if heads else width(node)
         made = list(_make(node, heads, parents, count, usual))
