@@ -123,22 +123,6 @@ def _count(batches: Sequence[Batch], limits: Limits) -> tuple[int, int]:
     return elements if limits.elements_count else len(batches), elements
 
 
-def short_lines(routed: Routed, site: Site) -> Iterator[str]:
-    """Say of jobs that are shorter than the site likes how many tasks each should run."""
-    least = site.limits.shortest_job
-    if least is None:
-        return
-    said: dict[str, int] = {}
-    for batch, route in routed:
-        if route.resources.time is not None and route.resources.time < least:
-            said[batch.name] = -(-least // route.resources.time) * batch.longest
-    for name, pack in said.items():
-        yield (
-            f"{site.name} wants jobs of {format_time(least)} and more: "
-            f"{name} asks for less, run several tasks in each, --pack {pack}."
-        )
-
-
 def pace_line(calls: int, site: Site) -> str:
     """Say how long submitting takes where the site wants it slow; else nothing."""
     rate = site.limits.submits_per_minute

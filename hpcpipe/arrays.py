@@ -140,6 +140,7 @@ def _array(
         number: pairs
         for number, pairs in above.items()
         if can.elementwise
+        and (can.subset or count == len(arrays[number].elements))
         and 1 < count == len(pairs) == len({element for element, _ in pairs})
         and len({parent for _, parent in pairs}) == count
     }

@@ -121,20 +121,28 @@ def _ask(
     try:
         polled = scheduler.poll(_jobs(of, open_))
         live = {element: polled[element] for element in open_ if element in polled}
-        gone = {one for one in open_ if one not in live} | {*doubts}
+        stuck = {e: live.pop(e) for e in [*live] if live[e].state is State.FAILED}
+        # What can never start goes, or what waits for it would wait for ever.
+        scheduler.cancel([*stuck])
+        gone = {one for one in open_ if one not in live and one not in stuck} | {*doubts}
         since = min((of[element].time for element in gone), default=now)
         ended = scheduler.account(gone if len(gone) <= _SINGLY else _jobs(of, gone), since)
     except SchedulerUnavailable as error:
         answer = Answer(now, {}, answer.ended, answer.missing, str(error))
     else:
         ended = {element: ended[element] for element in gone if element in ended}
+        never = {e: JobEnd(_said(one), Reason.START) for e, one in stuck.items()}
         # Ended well, by the accounting: then it is the outcome that is missing.
         absent = {e for e in gone if e not in ended or ended[e].reason is None}
         missing = {e: at for e, at in answer.missing.items() if e in answer.ended}
         missing |= {e: answer.missing.get(e, now) for e in absent}
-        answer = Answer(now, live, answer.ended | ended, missing)
+        answer = Answer(now, live, answer.ended | ended | never, missing)
     _write_answer(rundir, answer)
     return answer
+
+
+def _said(status: JobStatus) -> str:
+    return f"{status.native}: {status.why}" if status.why else status.native
 
 
 def _jobs(submissions: Mapping[str, Submission], elements: Collection[str]) -> set[str]:

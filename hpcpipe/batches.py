@@ -64,4 +64,8 @@ def _least_pack(plan: Plan, size: int, limits: Limits) -> int:
     most = [limits.elements] if limits.elements else []
     if size < _TINY:
         most.append(size * limits.calls)
-    return max(1, ceil(plan.count(RUN) / min(most))) if most else 1
+    sizes = [count for node in plan.nodes.values() if (count := node.fates.count(RUN))]
+    if not most or sum(sizes) <= min(most):
+        return 1
+    fits = range(ceil(sum(sizes) / min(most)), max(sizes) + 1)
+    return next((n for n in fits if sum(ceil(one / n) for one in sizes) <= min(most)), max(sizes))

@@ -45,10 +45,13 @@ def _tasks(rundir: RunDir, names: tuple[str, ...]) -> int:
     for name in names:
         found = report.record.find(name) or [report.record.one(name)]
         wanted |= {(node.name, node.key(index)) for node, index in found}
-    elements = [
-        task.place.element
-        for task in report.tasks
-        if task.state.live and task.place and (task.node, task.key) in wanted
-    ]
+    dropped: dict[str, list[str]] = {}  # elements by batch
+    for task in report.tasks:
+        if task.state.live and task.place and (task.node, task.key) in wanted:
+            dropped.setdefault(task.place.batch.id, []).append(task.place.element)
+    elements = [element for some in dropped.values() for element in some]
     make_scheduler(report.record.scheduler, report.record.options).cancel(elements)
+    # Noted here, as some schedulers forget at once what is cancelled before it began.
+    for batch, some in dropped.items():
+        Ledger(rundir.ledger).dropped(batch, some)
     return len(elements)

@@ -28,6 +28,9 @@ from hpcpipe.site import Site
 from hpcpipe.taskfile import TaskWriter
 from hpcpipe.workflow import Workflow
 
+# Keys of a scheduler's table that its adapter takes.
+_OPTIONS = ("cluster", "dialect", "library", "profile", "cluster_id", "connection_file")
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -145,7 +148,8 @@ def scheduler_options(site: Site) -> dict[str, Any]:
     if site.scheduler == "local":
         return {"cpus": site.local.cpus, "memory": site.local.memory}
     own = getattr(site, site.scheduler)
-    options = {"cluster": getattr(own, "cluster", None), "cancels": site.limits.cancels}
+    options = {name: getattr(own, name, None) for name in _OPTIONS}
+    options["cancels"] = site.limits.cancels
     return {name: value for name, value in options.items() if value is not None}
 
 

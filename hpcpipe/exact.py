@@ -227,7 +227,8 @@ class _Cutter:
         distinct = set(elements)
         if distinct == {-1}:
             return Wait(on, relaxed=not count)
-        if count and indices is not None and elements == list(indices):
+        paired = count and indices is not None and elements == list(indices)
+        if paired and (self._can.subset or count == self._size(on)):
             return Wait(on, "each")
         if len(distinct) == 1 and self._can.element_dependency and self._size(on) != 1:
             return Wait(on, element=elements[0], relaxed=not count)

@@ -2,8 +2,8 @@
 
 One JSON object a line, on disk before the next thing happens: ``run`` (a plan was made),
 ``submitting`` (about to hand a batch over, with its token), ``submitted`` (its job id),
-``released``, ``cancelled``. An intent without an id means that a client died in between: the token
-finds the job.
+``released``, ``cancelled``, ``dropped``. An intent without an id means that a client died in
+between: the token finds the job.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Submission:
     released: bool = False
     cancelled: bool = False
     why: str = ""  # it was cancelled, in words
+    dropped: set[str] = field(default_factory=set)  # elements that were cancelled by themselves
     refused: bool = False  # by the scheduler, it or a batch of the same submission
     hint: str = ""  # options that would mend a refusal
 
@@ -110,6 +111,10 @@ class Ledger:
         """Record that whole batches were cancelled by us, or never came to be."""
         self.append("cancelled", batches=list(batches), why=why)
 
+    def dropped(self, batch: str, elements: Sequence[str]) -> None:
+        """Record that elements of a batch were cancelled by us."""
+        self.append("dropped", batch=batch, elements=list(elements))
+
     def refused(self, batches: Sequence[str], why: str, hint: str) -> None:
         """Record that the scheduler refused one of these batches, so that none is with it."""
         self.append("refused", batches=list(batches), why=why, hint=hint)
@@ -144,6 +149,8 @@ def _replay(history: History, fact: dict[str, Any]) -> None:
         case "released":
             for batch in fact["batches"]:
                 submissions[batch].released = True
+        case "dropped":
+            submissions[fact["batch"]].dropped |= set(fact["elements"])
         case "cancelled" | "refused" as event:
             for batch in fact["batches"]:  # of those refused together, some were not even begun
                 unbegun = Submission(batch, history.last["run"], "", fact["time"], held=False)

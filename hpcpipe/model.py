@@ -165,6 +165,7 @@ class Reason(StrEnum):
     MEMORY = "out of memory"
     TIME = "time limit"
     NODE = "node failure"
+    START = "could not be started"
     CANCELLED = "cancelled"
     REFUSED = "refused by the scheduler"
     UPSTREAM = "upstream failed"
@@ -175,7 +176,8 @@ class Reason(StrEnum):
 class JobStatus(NamedTuple):
     """What the queue says of one job or element, with the scheduler's own word and reason.
 
-    ``State.BLOCKED`` is of what is queued and can never start.
+    ``State.BLOCKED`` is of what is queued and can never start, since what it waits for went wrong;
+    ``State.FAILED`` of what can never start by itself, and stays there unless it is cancelled.
     """
 
     state: State
@@ -221,6 +223,7 @@ class Capabilities:
     arrays: bool = True
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
+    subset: bool = True  # After("each") by an array of fewer elements
     sparse: bool = True  # arrays over any set of indices, not only first..last
     array_of_one: bool = True  # arrays may have a single element
     success: bool = True  # what is after a failure never starts; else only its own gate ends it

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from hpcpipe.allowance import bill_line, over_budget, pace_line, short_lines
+from hpcpipe.allowance import bill_line, over_budget, pace_line
 from hpcpipe.axes import label
 from hpcpipe.batch import Batch, Standing, Wait
 from hpcpipe.draft import Draft
@@ -102,7 +102,6 @@ def _costs(draft: Draft) -> Iterator[str]:
     """Say what it costs at worst, and what is wrong with that; one's own machine is free."""
     if draft.site.scheduler == "local" and not draft.site.accounts:
         return
-    yield from short_lines(draft.routed, draft.site)
     yield from filter(None, (bill_line(draft.bill, draft.site), pace_line(draft.calls, draft.site)))
     for line in over_budget(draft.routed, draft.site):
         yield f"Over budget: {line}. It is refused without --over-budget."

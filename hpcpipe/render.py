@@ -102,13 +102,13 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         licences=route.licences,
         software=", ".join(route.software),
         setup=route.setup,
-        options=(*getattr(getattr(site, site.scheduler), "options", ()), *route.options),
+        options=(*getattr(getattr(site, site.written_for), "options", ()), *route.options),
     )
 
 
 def render(job: Job, site: Site) -> str:
     """Render a batch's script; raises ConfigError naming the template and what it lacks."""
-    name = f"{site.scheduler}.sh.j2"
+    name = f"{site.written_for}.sh.j2"
     for option in job.options:
         if "\n" in option:
             raise ConfigError(f"option {option!r}: a directive is one line")
@@ -118,7 +118,7 @@ def render(job: Job, site: Site) -> str:
             batch=job,
             environment=site.environment,
             scratch=site.scratch,
-            options=getattr(site, site.scheduler),
+            options=getattr(site, site.written_for),
             codes=_CODES,
             version=__version__,
         )

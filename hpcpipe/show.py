@@ -23,7 +23,12 @@ _COLUMNS = (
     ("blocked", (State.BLOCKED,)),
     ("unknown", (State.UNKNOWN,)),
 )
-_TELLING = (Reason.ERROR, Reason.EXIT, Reason.REFUSED)  # whose words tell causes apart
+_TELLING = (
+    Reason.ERROR,
+    Reason.EXIT,
+    Reason.REFUSED,
+    Reason.START,
+)  # whose words tell causes apart
 _MOST = 8  # lines of one kind before the rest is counted
 _WIDE = 78
 

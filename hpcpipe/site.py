@@ -11,7 +11,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from hpcpipe.model import Resources
-from hpcpipe.siteoptions import LSF, PBS, Flux, Local, Scheduler, Slurm, Torque
+from hpcpipe.siteoptions import (
+    LSF,
+    PBS,
+    Drmaa,
+    Flux,
+    Ipyparallel,
+    Local,
+    Oar,
+    Scheduler,
+    Sge,
+    Slurm,
+    Torque,
+)
 from hpcpipe.sitequeues import Cost, Queue, Step
 from hpcpipe.sitevalues import (
     Amount,
@@ -37,14 +49,18 @@ __all__ = [
     "Account",
     "Cost",
     "Defaults",
+    "Drmaa",
     "Environment",
     "Flux",
+    "Ipyparallel",
     "Limits",
     "Local",
     "Nodes",
+    "Oar",
     "Queue",
     "Scheduler",
     "Scratch",
+    "Sge",
     "Site",
     "Slurm",
     "Software",
@@ -205,8 +221,17 @@ class Site:
         field(default_factory=dict)
     )
     slurm: Slurm = field(default_factory=Slurm)
+    sge: Sge = field(default_factory=Sge)
+    drmaa: Drmaa = field(default_factory=Drmaa)
     pbs: PBS = field(default_factory=PBS)
     torque: Torque = field(default_factory=Torque)
     lsf: LSF = field(default_factory=LSF)
     flux: Flux = field(default_factory=Flux)
+    oar: Oar = field(default_factory=Oar)
+    ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
     local: Local = field(default_factory=Local)
+
+    @property
+    def written_for(self) -> str:
+        """Whose directives the scripts have: the scheduler's, or those that DRMAA hands on."""
+        return self.drmaa.dialect if self.scheduler == "drmaa" else self.scheduler

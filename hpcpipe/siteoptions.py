@@ -9,11 +9,23 @@ A table's ``options`` are directives that every job gets.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, one_of
+from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, Text, Variable, one_of
 
 Scheduler = Annotated[
-    Literal["local", "slurm", "pbs", "torque", "lsf", "flux"],
-    one_of("local", "slurm", "pbs", "torque", "lsf", "flux", kind="scheduler"),
+    Literal["local", "slurm", "sge", "drmaa", "oar", "ipyparallel", "pbs", "torque", "lsf", "flux"],
+    one_of(
+        "local",
+        "slurm",
+        "sge",
+        "drmaa",
+        "oar",
+        "ipyparallel",
+        "pbs",
+        "torque",
+        "lsf",
+        "flux",
+        kind="scheduler",
+    ),
 ]
 
 
@@ -48,6 +60,48 @@ class Slurm:
         Name | None, 'A signal ahead of the time limit, and how long ahead: "TERM@60".'
     ] = None
     nodes: Annotated[Flag, "Whether a job must say how many machines: --nodes=1."] = False
+
+
+@dataclass(frozen=True)
+class Sge:
+    """What only Grid Engine knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l os=linux".'] = ()
+    requeue: Annotated[Flag, "Whether a job may be started again after its node failed."] = False
+    parallel_environment: Annotated[Name, "For tasks of several cpus; see qconf -spl."] = "smp"
+    memory_resource: Annotated[Text, "What memory is asked for by; empty, it is not."] = "h_vmem"
+    memory_per_slot: Annotated[Flag, "Whether that is counted per slot, as consumables are."] = True
+    time_resource: Annotated[Text, "What time is asked for by; empty, it is not."] = "h_rt"
+    gpu_resource: Annotated[Name, "What GPUs are asked for by."] = "gpu"
+
+
+@dataclass(frozen=True)
+class Drmaa:
+    """The library by which jobs are submitted; that scheduler's own table counts, too."""
+
+    dialect: Annotated[
+        Literal["sge"], one_of("sge", kind="dialect"), "The scheduler behind it."
+    ] = "sge"
+    library: Annotated[Text, "The path of libdrmaa.so; unset, $DRMAA_LIBRARY_PATH."] = ""
+
+
+@dataclass(frozen=True)
+class Oar:
+    """What only OAR knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-t besteffort".'] = ()
+    core: Annotated[Variable, "The property that a cpu is counted in."] = "core"
+
+
+@dataclass(frozen=True)
+class Ipyparallel:
+    """Which of the running IPython clusters is meant; unset, the default one."""
+
+    profile: Annotated[Name | None, "The IPython profile that it was started with."] = None
+    cluster_id: Annotated[Name | None, "Its id, where a profile has several."] = None
+    connection_file: Annotated[Text | None, "Its ipcontroller-client.json, wherever that is."] = (
+        None
+    )
 
 
 @dataclass(frozen=True)

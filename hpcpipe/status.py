@@ -36,6 +36,13 @@ class Place:
     submission: Submission
     attempt: int
 
+    @property
+    def cancelled(self) -> str:
+        """Why we cancelled it, alone or with its batch; empty if we did not."""
+        if self.submission.cancelled and not self.submission.refused:
+            return self.submission.why
+        return "by hpcpipe cancel" if self.element in self.submission.dropped else ""
+
 
 class Task(NamedTuple):
     """What is known of one task that is not good."""
@@ -98,7 +105,7 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     unresolved: dict[str, Submission] = {}
     doubtful: dict[str, Submission] = {}
     for (node, key), place in places.items():
-        if not place.element or place.submission.cancelled:
+        if not place.element or place.submission.cancelled or place.cancelled:
             continue
         if place.batch.id not in listings[node].errors.get(key, ()):
             unresolved[place.element] = place.submission
@@ -209,8 +216,8 @@ class _Judge:
         if place and place.batch.id in self._listings[node.name].errors.get(key, ()):
             outcome = self._rundir.read_outcome(node.name, key, place.batch.id)
             if outcome.get("signal") in DOUBTFUL:
-                if place.submission.cancelled:
-                    return State.CANCELLED, Reason.CANCELLED, place.submission.why, outcome
+                if place.cancelled:
+                    return State.CANCELLED, Reason.CANCELLED, place.cancelled, outcome
                 if not (end or self._settled(place) or self._answer.trouble):
                     words = f"ended by signal {outcome['signal']}; the accounting may say why"
                     return State.UNKNOWN, None, words, outcome
@@ -218,8 +225,8 @@ class _Judge:
             return state, reason, words, outcome
         if place and place.submission.refused:
             return State.FAILED, Reason.REFUSED, place.submission.why, {}
-        if place and place.submission.cancelled:
-            return State.CANCELLED, Reason.CANCELLED, place.submission.why, {}
+        if place and place.cancelled:
+            return State.CANCELLED, Reason.CANCELLED, place.cancelled, {}
         status = self._answer.live.get(place.element) if place else None
         if status and status.state is not State.BLOCKED:
             return status.state, None, status.why, {}

@@ -79,16 +79,18 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
             if jobs:
                 _keep_pace(draft)
             first = not any(isinstance(wait.on, int) for wait in prepared.batch.waits)
-            job = _submit_one(draft, prepared, jobs, ledger, held=first)
+            hold = first and scheduler.capabilities.hold
+            job = _submit_one(draft, prepared, jobs, ledger, held=hold)
             jobs.append(job)
-            if first:
+            if hold:
                 held.append(prepared.id)
                 release.append(job)
         scheduler.release(release)
         _release_left(scheduler, left)
     except SchedulerUnavailable as error:
+        where = "with the scheduler" + ", held" * scheduler.capabilities.hold
         raise SchedulerUnavailable(
-            f"{error}\n{len(jobs)} of {draft.calls} batches are with the scheduler, held; "
+            f"{error}\n{len(jobs)} of {draft.calls} batches are {where}; "
             "nothing is lost: the same command again goes on from here"
         ) from error
     except SchedulerError as error:

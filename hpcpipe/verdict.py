@@ -27,6 +27,9 @@ def from_outcome(
         return State.FAILED, Reason.SIGNAL, words
     if outcome.get("exit") is not None:
         return State.FAILED, Reason.EXIT, words
+    if words.startswith("MemoryError") and batch.resources.memory:
+        # Some schedulers kill nothing, and let a process have no more memory.
+        return State.FAILED, Reason.MEMORY, f"{words}{_limit(batch)}"
     return State.FAILED, Reason.ERROR, words
 
 
@@ -55,6 +58,9 @@ def from_end(end: JobEnd, batch: BatchRecord) -> tuple[State, Reason, str]:
 def _memory_words(used: float, batch: BatchRecord) -> str:
     asked = batch.resources.memory
     of = f" of {format_memory(asked)}" if asked else ""
-    return (
-        f"used {format_memory(round(used))}{of}" if used else f"killed{of and ' at its limit' + of}"
-    )
+    return f"used {format_memory(round(used))}{of}" if used else f"killed{_limit(batch)}"
+
+
+def _limit(batch: BatchRecord) -> str:
+    asked = batch.resources.memory
+    return f" at its limit of {format_memory(asked)}" if asked else ""

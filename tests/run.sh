@@ -1,7 +1,8 @@
 #!/bin/sh
 # Set up and run all tests: lint, types, and pytest. As root on Debian it also installs and starts a
-# real Slurm on loopback (tests/clusters/slurm.sh) and runs the tests on it as an ordinary user,
-# since root is not who uses a cluster. Elsewhere those tests are skipped, with a line that says so.
+# real Slurm, Grid Engine and OAR on loopback (tests/clusters) and runs the tests on them as an
+# ordinary user, since root is not who uses a cluster. Elsewhere those tests are skipped, with a line
+# that says so. An ipyparallel cluster is started anywhere.
 # With HPCPIPE_TEST_STRICT=1 nothing may be skipped.
 set -eu
 cd "$(dirname "$0")/.."
@@ -16,17 +17,19 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   }
   PYTHON=/usr/bin/python3
   eval "$(tests/clusters/slurm.sh up)"
-  export SLURM_CONF
+  eval "$(tests/clusters/sge.sh up)"
+  eval "$(tests/clusters/oar.sh up)"
   home=$(getent passwd "$HPCPIPE_TEST_USER" | cut -d: -f6)
   # The tests work on a copy that belongs to that user; the checkout may be where it cannot look.
   copy=$(mktemp -d /tmp/hpcpipe-tests.XXXXXX)
-  trap 'rm -rf "$copy"' EXIT
+  trap 'tests/clusters/ipyparallel.sh down; rm -rf "$copy"' EXIT
   tar -cf - --exclude=.venv --exclude=.git --exclude=./build --exclude=norm_workdir . | tar -xf - -C "$copy"
   chown -R "$HPCPIPE_TEST_USER" "$copy"
   cd "$copy"
   as_user="runuser -u $HPCPIPE_TEST_USER -- env HOME=$home"
 else
-  echo "not root on Debian: no Slurm is started; tests that need one are skipped unless one answers"
+  echo "not root on Debian: no scheduler is started; tests that need one are skipped unless it answers"
+  trap 'tests/clusters/ipyparallel.sh down' EXIT
 fi
 
 VENV=${VENV:-$PWD/.venv}
@@ -35,4 +38,7 @@ $as_user "$VENV/bin/pip" install -q -e ".[dev]" -r examples/normalize/requiremen
 $as_user "$VENV/bin/ruff" check .
 $as_user "$VENV/bin/ruff" format --check -q .
 $as_user "$VENV/bin/mypy"
+# Its engines run the very code that is tested: it is nobody else's, and goes with it.
+export HPCPIPE_TEST_IPYPARALLEL_DIR="$VENV/ipyparallel"
+eval "$(PYTHON=$VENV/bin/python tests/clusters/ipyparallel.sh up)"
 PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"

@@ -71,12 +71,12 @@ def test_what_nobody_can_tell_the_cost_of_is_not_within_a_budget(lab: Lab) -> No
     ("site", "told"),
     [
         (Site(limits=Limits(max_jobs=11)), None),
-        (Site(limits=Limits(max_jobs=10)), "'local' takes 10 jobs at a time, and this makes 11"),
+        (Site(limits=Limits(max_jobs=2)), None),
+        (Site(limits=Limits(max_jobs=1)), "'local' takes 1 job at a time, and this makes 2"),
         (Site(limits=Limits(max_jobs=4, overflow="held")), None),
         (Site(limits=Limits(max_jobs=2, elements_count=False)), None),
         (Site(limits=Limits(max_jobs=1, elements_count=False)), "takes 1 job at a time"),
         (Site(queues=(Queue(name="q", max_jobs=4),)), "queue 'q' of site 'local' takes 4 jobs"),
-        (Site(limits=Limits(max_jobs=4, array_size=0)), "--pack 3 or more"),
     ],
 )  # fmt: skip
 def test_more_jobs_than_the_site_takes_are_refused_before_any_is_submitted(
@@ -90,10 +90,11 @@ def test_more_jobs_than_the_site_takes_are_refused_before_any_is_submitted(
     assert not lab.rundir.exists
 
 
-def test_packed_as_told_it_is_taken(lab: Lab) -> None:
+def test_tasks_are_packed_for_a_site_that_takes_few_jobs(lab: Lab) -> None:
     site = Site(limits=Limits(max_jobs=4, array_size=0))
-    packed = draft(lab.workflow, site, resources=Resources(pack=4))
-    assert sum(one.batch.elements for one in packed.prepared) <= 4
+    packed = draft(lab.workflow, site)
+    assert [one.batch.elements for one in packed.prepared] == [1, 1, 1, 1]
+    assert sum(len(one.batch.tasks) for one in packed.prepared) == 11
 
 
 def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> None:
@@ -102,14 +103,12 @@ def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> N
     assert "local takes 6 submit commands a minute: this takes 10 s." in lines
 
 
-def test_a_plan_names_the_jobs_that_are_shorter_than_the_site_likes(lab: Lab) -> None:
-    lab.site = replace(lab.site, limits=Limits(shortest_job=HOUR))
-    said = (
-        "local wants jobs of 1 h and more: many asks for less, run several tasks in each, --pack 2."
-    )
-    assert said in [*plan_lines(draft(lab.workflow, lab.site), "why")]
-    packed = draft(lab.workflow, lab.site, resources=Resources(pack=2))
-    assert not [line for line in plan_lines(packed, "why") if "wants jobs" in line]
+def test_tasks_that_are_shorter_than_the_site_likes_are_packed(lab: Lab) -> None:
+    site = replace(lab.site, limits=Limits(shortest_job=HOUR))
+    many = draft(lab.workflow, site).prepared[0]
+    assert many.batch.name == "many"
+    assert (many.batch.elements, many.batch.longest) == (5, 2)
+    assert many.route.resources.time == HOUR
 
 
 def test_a_plan_says_why_not_each_other_queue_when_it_is_asked(lab: Lab) -> None:

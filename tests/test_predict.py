@@ -87,7 +87,7 @@ def test_a_plan_says_what_it_relaxed_and_what_that_costs(lab: Lab, golden: Golde
     del lab  # an empty folder, and a scheduler that says nothing
     made = drafted(crossed())
     lines = "\n".join(plan_lines(made, "because", 4)) + "\n"
-    golden("screens/plan-relaxed.txt", re.sub(r"-[0-9a-f]{8}:", "-0123abcd:", lines))
+    golden("plans/relaxed.txt", re.sub(r"-[0-9a-f]{8}:", "-0123abcd:", lines))
     expected = plan_json(made, 4)["expected"]
     assert expected["makespan"] >= expected["exact"] >= 72 / 4
     assert plan_json(made)["expected"] is None

@@ -60,6 +60,12 @@ def test_each_way_of_finding_a_site_gives_way_to_the_one_before_it(
 
     assert found() == ("local", "no scheduler found: running on this machine's processes")
 
+    on = "qsub", "qstat"  # so it has PBS, or Torque
+    machine = replace(machine, which=lambda tool: tool if tool in on else None)
+    assert found()[0] == "local"
+    machine = replace(machine, which=lambda tool: tool if tool in (*on, "qconf") else None)
+    assert found() == ("sge", "no site file; qconf found: using the shipped site 'sge'")
+
     machine = Machine(
         machine.environ, "login1", lambda tool: f"/bin/{tool}", SHIPPED, machine.system
     )
@@ -392,7 +398,7 @@ def test_a_site_survives_json_and_the_keys_of_a_later_version(full: Site) -> Non
 def test_the_examples_in_the_shipped_files_hold_once_uncommented(
     machine: Machine, write: Write
 ) -> None:
-    for name in ("local", "slurm"):
+    for name in ("local", "sge", "slurm"):
         text = (SHIPPED / f"{name}.toml").read_text()
         text = re.sub(r"^# (?=\w+ = |\[\[)", "", text, flags=re.M)
         site = load_site(str(write(f"{name}.toml", text)), machine=machine).site

@@ -56,7 +56,12 @@ RULES: dict[str, tuple[Facts, State, Reason | None, str]] = {
     "held": (Facts(HELD), State.HELD, None, "JobHeldUser"),
     "running": (Facts(RUNNING), State.RUNNING, None, ""),
     "a word never seen": (Facts(JobStatus(UNKNOWN, "WEIRD", "?")), UNKNOWN, None, "?"),
+    "one that can never start": (
+        Facts(JobStatus(FAILED, "Eqw", "can't chdir")), FAILED, Reason.START, "Eqw: can't chdir"),
     # The file tells the outcome.
+    "no more memory to be had": (
+        Facts(None, {"error": "MemoryError"}), FAILED, Reason.MEMORY,
+        "MemoryError at its limit of 1000 MB"),
     "an exception": (Facts(None, {"error": "KeyError: 1"}), FAILED, Reason.ERROR, "KeyError: 1"),
     "an exit code": (Facts(None, {"error": "exit 3", "exit": 3}), FAILED, Reason.EXIT, "exit 3"),
     "a fault": (Facts(None, killed(11)), FAILED, Reason.SIGNAL, "killed by signal 11"),
@@ -418,6 +423,18 @@ def test_one_cancelled_task_takes_only_its_dependents_along(chain: Lab) -> None:
         "third/B": State.QUEUED,
         "last": State.QUEUED,
     }
+    del chain.scheduler.says["1_1"]  # as if nobody had ever heard of it
+    later = make_report(chain.rundir, fresh=True, now=time.time() + SETTLE + 1)
+    assert {task.name: task.reason for task in later.tasks}["first/B"] is Reason.CANCELLED
+
+
+def test_what_can_never_start_is_taken_out_of_the_queue(chain: Lab) -> None:
+    chain.submit()
+    chain.scheduler.says["1_1"] = JobStatus(FAILED, "Eqw", "can't chdir")
+    make_report(chain.rundir)
+    assert chain.scheduler.says["1_1"] == CANCELLED
+    report = make_report(chain.rundir, fresh=True)
+    assert {task.name: task.reason for task in report.tasks}["first/B"] is Reason.START
 
 
 def test_a_task_known_to_be_done_is_good_though_it_left_nothing(lab: Lab) -> None:

@@ -12,10 +12,14 @@ from hpcpipe.schedulers.base import Scheduler
 REGISTRY = {
     "local": "Local",
     "slurm": "Slurm",
+    "sge": "Sge",
+    "drmaa": "Drmaa",
     "pbs": "PBS",
     "torque": "Torque",
     "lsf": "LSF",
     "flux": "Flux",
+    "oar": "Oar",
+    "ipyparallel": "Ipyparallel",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -65,6 +66,11 @@ class Cluster:
         """Where the local scheduler keeps its jobs on this host."""
         base = self.environment["HPCPIPE_LOCAL"]
         return Path(base, os.uname().nodename.partition(".")[0])
+
+    @property
+    def odd(self) -> str:
+        """A folder's name that no shell should read, of all that the scheduler can stand."""
+        return re.sub(self.dialect.capabilities.no_path, " ", ODD)
 
     def out_of_reach(self) -> Cluster:
         """Give the same user where the scheduler cannot be asked."""
@@ -174,6 +180,7 @@ class Bench:
         script = self.folder / "batches" / f"a script {len(self.calls)}.sh"
         begin = dialect.begin.format(log=f"logs/out{f'.{dialect.index}' if array else ''}")
         script.write_text(f"#!/bin/sh\n{head}{begin}{which}{dedent(body)}")
+        script.chmod(0o700)
         return script
 
     def indices(self, count: int) -> Sequence[int]:

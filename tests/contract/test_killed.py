@@ -132,7 +132,7 @@ def census(names: Users) -> Census:
 
 def when_settled(names: Users) -> Census:
     """Ask until nothing is queued or running and nothing missing, or long enough."""
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 300
     while True:
         told = census(names)
         live = any(words["live"] for words in told.values())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from contract.harness import ODD, Cluster
+from contract.harness import Cluster
 
 VALUES = [
     "two  words",
@@ -70,14 +70,14 @@ FLOW = """
 @pytest.fixture
 def odd(cluster: Cluster) -> Iterator[Cluster]:
     """A user whose folder has a name that no shell should read."""
-    home = cluster.home / ODD
+    home = cluster.home / cluster.odd
     home.mkdir()
     yield replace(cluster, home=home)
     assert not [*cluster.home.rglob("pwned")], "something was executed"
 
 
 def test_odd_folders_values_and_words_arrive_as_they_are(odd: Cluster) -> None:
-    odd.write("flow.py", FLOW.format(values=VALUES, base=ODD))
+    odd.write("flow.py", FLOW.format(values=VALUES, base=odd.odd))
     odd.hpcpipe("submit", "flow.py")
     report = odd.finish()
     assert report["failures"] == []
@@ -106,7 +106,7 @@ def test_a_map_over_odd_files_runs_on_each(odd: Cluster) -> None:
     odd.hpcpipe("retry")
 
 
-@pytest.mark.parametrize("word", ["100 %a", "back\\slash", "%%"])
+@pytest.mark.parametrize("word", ["100 %a", "back\\slash", "%%", "$JOB_ID", "a\nline"])
 def test_a_folder_that_a_scheduler_misreads_is_refused_and_any_other_runs(
     cluster: Cluster, word: str
 ) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contract.dialects.base import Dialect
 from contract.dialects.flux import FLUX
+from contract.dialects.ipyparallel import IPYPARALLEL
 from contract.dialects.local import LOCAL
 from contract.dialects.lsf import LSF
+from contract.dialects.oar import OAR
 from contract.dialects.pbs import PBS
+from contract.dialects.sge import DRMAA, SGE
 from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
-__all__ = ["DIALECTS", "FLUX", "LOCAL", "LSF", "PBS", "SLURM", "TORQUE", "Dialect"]
+__all__ = ["DIALECTS", "DRMAA", "FLUX", "LOCAL", "LSF", "PBS", "SGE", "SLURM", "TORQUE", "Dialect"]
 
-DIALECTS = (LOCAL, SLURM, PBS, TORQUE, LSF, FLUX)
+DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,24 @@ from hpcpipe.schedulers.base import Run, Scheduler
 
 Census = dict[str, Counter[str]]
 Times = Callable[[str], Mapping[str, tuple[str, str]]]
+
+
+@contextmanager
+def stopped(folder: Path) -> Iterator[None]:
+    """Have a scheduler stopped and then started, by ``tests/clusters/attend.sh``."""
+
+    def ask(word: str) -> None:
+        done = subprocess.run(
+            ["sh", "-c", 'echo "$1" >ask && cat answer', "sh", word],
+            cwd=folder, text=True, capture_output=True, timeout=120, check=True,
+        )  # fmt: skip
+        assert done.stdout == f"{word}\n"
+
+    ask("stop")
+    try:
+        yield
+    finally:
+        ask("start")
 
 
 def always() -> str:
@@ -58,11 +78,13 @@ class Dialect:
     end: Callable[[Path], object] = nothing  # end all that runs from that folder
     after_ended: bool = True  # whether a job may be submitted to come after one that has ended
     memory: bool = True  # whether it ends what uses more memory than it asked for
+    many: int = 1000  # elements of a large array
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
     words: tuple[str, str] = ("", "")  # how its queue says "held", and a word that it never says
     times: Times | None = None  # start and end of elements
+    stopped: Callable[[], AbstractContextManager[None]] | None = None  # as long as it lasts
     node: str = "echo here"  # snippet: prints the name of the node
     set_node: Callable[[str, str], None] | None = None  # to DOWN, or RESUME; of the queue "gpu"
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-#BSUB -J node-0a1b2c3d.wf[0-2]
+#BSUB -J node-0a1b2c3d.wf[1-3]
 #BSUB -o /dev/null
 #BSUB -n 1
 #BSUB -R "span[hosts=1]"
@@ -10,7 +10,7 @@ exec >>"logs/node-0a1b2c3d.$LSB_JOBINDEX.out" 2>&1
 index=$LSB_JOBINDEX
 job="${LSB_JOBID}[$index]"
 attempt=0  # LSF does not tell a job how often it was started
-position=$((index - 0))
+position=$((index - 1))
 python='/opt/an env/bin/python3'
 if [ ! -x "$python" ]; then
   echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2

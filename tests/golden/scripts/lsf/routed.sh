@@ -1,5 +1,5 @@
 #!/bin/bash -l
-#BSUB -J node-0a1b2c3d.wf[0-1]%2
+#BSUB -J node-0a1b2c3d.wf[1-2]%2
 #BSUB -o /dev/null
 #BSUB -q standard
 #BSUB -P lab
@@ -28,7 +28,7 @@ export HPCPIPE_SCRATCH="$TMPDIR"
 index=$LSB_JOBINDEX
 job="${LSB_JOBID}[$index]"
 attempt=0  # LSF does not tell a job how often it was started
-position=$((index - 0))
+position=$((index - 1))
 newline='
 '
 fail() { echo "hpcpipe: $2" >&2; exit "$1"; }

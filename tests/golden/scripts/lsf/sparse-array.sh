@@ -1,5 +1,5 @@
 #!/bin/sh
-#BSUB -J node-0a1b2c3d.wf[1,4-5]
+#BSUB -J node-0a1b2c3d.wf[2,5-6]
 #BSUB -o /dev/null
 #BSUB -n 1
 #BSUB -R "span[hosts=1]"
@@ -11,7 +11,7 @@ index=$LSB_JOBINDEX
 job="${LSB_JOBID}[$index]"
 attempt=0  # LSF does not tell a job how often it was started
 position=0
-for listed in 1 4 5; do
+for listed in 2 5 6; do
   [ "$listed" = "$index" ] && break
   position=$((position + 1))
 done

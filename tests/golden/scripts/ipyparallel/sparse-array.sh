@@ -1,17 +1,12 @@
 #!/bin/sh
-#PBS -N smooth.wf
-#PBS -J 1,4-5
-#PBS -j oe
-#PBS -o /dev/null
-#PBS -l select=1:ncpus=1
-folder=$(printf '%b.' "$(printf %s "$HPCPIPE_FOLDER" | sed 's/%/\\0/g')")
-cd -- "${folder%.}" || exit 1
-exec >>"logs/node-0a1b2c3d.$PBS_ARRAY_INDEX.out" 2>&1
+#HPCPIPE --name=smooth.wf
+#HPCPIPE --array=1,4-5
+#HPCPIPE --output=logs/node-0a1b2c3d.%a.out
 # hpcpipe 1.2.3: node-0a1b2c3d, 3 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
-index=$PBS_ARRAY_INDEX
-job=$PBS_JOBID
-attempt=0  # PBS does not tell a job how often it was started
+index=${HPCPIPE_INDEX:-0}
+job=$HPCPIPE_JOB_ID
+attempt=0
 position=0
 for listed in 1 4 5; do
   [ "$listed" = "$index" ] && break

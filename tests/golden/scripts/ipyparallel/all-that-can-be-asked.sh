@@ -1,0 +1,23 @@
+#!/bin/sh
+#HPCPIPE --name=smooth.wf
+#HPCPIPE --output=logs/node-0a1b2c3d.out
+#HPCPIPE --cpus=4
+#HPCPIPE --memory=4096
+#HPCPIPE --time=5400
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
+export FSLDIR='/opt/it'"'"'s fsl'
+export EMPTY=''
+module purge
+module load "fsl/6.0"
+index=${HPCPIPE_INDEX:-0}
+job=$HPCPIPE_JOB_ID
+attempt=0
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

@@ -1,0 +1,15 @@
+#!/bin/sh
+#HPCPIPE --name=smooth.wf
+#HPCPIPE --output=logs/node-0a1b2c3d.out
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+index=${HPCPIPE_INDEX:-0}
+job=$HPCPIPE_JOB_ID
+attempt=0
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

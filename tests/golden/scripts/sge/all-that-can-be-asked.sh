@@ -1,0 +1,33 @@
+#!/bin/sh
+#$ -N smooth.wf
+#$ -S /bin/sh
+#$ -cwd
+#$ -j y
+#$ -o logs/node-0a1b2c3d.out
+#$ -r y
+#$ -q gpu
+#$ -P lab
+#$ -pe smp 4
+#$ -l h_vmem=1024M
+#$ -l h_rt=01:30:00
+#$ -l gpu=2
+#$ -l os=linux
+#$ --qos=gpu
+#$ --constraint=a|b
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
+export FSLDIR='/opt/it'"'"'s fsl'
+export EMPTY=''
+module purge
+module load "fsl/6.0"
+index=0
+job=$JOB_ID
+attempt=${RESTARTED:-0}
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

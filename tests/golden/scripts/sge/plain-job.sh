@@ -1,0 +1,19 @@
+#!/bin/sh
+#$ -N smooth.wf
+#$ -S /bin/sh
+#$ -cwd
+#$ -j y
+#$ -o logs/node-0a1b2c3d.out
+#$ -r n
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+index=0
+job=$JOB_ID
+attempt=${RESTARTED:-0}
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

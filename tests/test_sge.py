@@ -1,0 +1,139 @@
+"""Grid Engine's adapter against what a real one, 8.1.9, printed (tests/golden/outputs/sge)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable
+from hpcpipe.model import After, JobStatus, Reason, State
+from hpcpipe.schedulers.base import Done
+from hpcpipe.schedulers.qacct import read_records, spread
+from hpcpipe.schedulers.sge import Sge
+
+OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "sge"
+QUEUED, RUNNING = JobStatus(State.QUEUED, "qw"), JobStatus(State.RUNNING, "r")
+
+
+def read(name: str) -> str:
+    return (OUTPUTS / name).read_text()
+
+
+def sge(*answers: tuple[int, str, str]) -> Sge:
+    """Make an adapter whose commands get these answers, in turn."""
+    left = list(answers)
+
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        del cwd
+        return Done(tuple(argv), *left.pop(0))
+
+    return Sge(run)
+
+
+def test_the_accounting_tells_each_end_apart() -> None:
+    ends = read_records(read("qacct.txt"))
+    assert {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()} == {
+        "128": (Reason.TIME, None, 9),
+        "130": (Reason.EXIT, 127, None),  # it wanted more memory than there was, and said so itself
+        "132": (Reason.MEMORY, None, 9),
+        "116": (Reason.EXIT, 100, None),
+        "118": (Reason.START, None, None),
+        "119": (Reason.START, None, None),
+        "129": (Reason.TIME, None, 10),  # SIGUSR1: the soft limit
+        "112": (Reason.EXIT, 1, None),
+        "111": (None, 0, None),
+        "157": (Reason.CANCELLED, None, 9),
+        **{f"159.{n}": (Reason.CANCELLED, None, 9) for n in (1, 2, 4, 6)},
+    }  # and not 114, which is started again and again
+    assert (ends["132"].max_memory, ends["128"].wall, ends["111"].host) == (435, 4, "vm")
+    assert ends["118"].native == "failed 28: changing into working directory"
+
+
+def test_another_dialects_numbers_are_read_too() -> None:
+    text = (
+        "=====\njobnumber    7\ntaskid       2\nfailed       37 : qmaster enforced limit\n"
+        "exit_status  137\nru_wallclock 3.4\nmaxvmem      24.051M\ncategory     -l h_vmem=20M\n"
+        "=====\njobnumber    8\nfailed       0\nexit_status  0\nru_wallclock 00:00:03\n"
+    )
+    ends = read_records(text)
+    assert (ends["7.2"].reason, ends["7.2"].max_memory) == (Reason.MEMORY, 24)
+    assert (ends["8"].reason, ends["8"].max_memory) == (None, None)
+
+
+def test_a_row_stands_for_all_of_its_elements() -> None:
+    assert [*spread("7", "")] == [*spread("7", "undefined")] == ["7"]
+    assert [*spread("7", "1-5:2,9,12-13")] == ["7.1", "7.3", "7.5", "7.9", "7.12", "7.13"]
+
+
+def test_the_queue_is_read() -> None:
+    wanted = ["104", "106", "109", "110", "99999", "111"]
+    assert sge((0, read("qstat-mixed.xml"), "")).poll(wanted) == {
+        **{f"104.{n}": RUNNING if n < 3 else QUEUED for n in range(1, 11)},
+        "111": RUNNING,
+        "110": QUEUED,
+        "106": JobStatus(State.QUEUED, "hqw", "Dependency"),
+        "109": JobStatus(State.HELD, "hqw", "JobHeldUser"),
+    }
+    suspended = sge((0, read("qstat-suspended.xml"), "")).poll(["180"])
+    assert suspended == {"180": JobStatus(State.RUNNING, "s")}
+
+
+def test_what_can_never_start_is_said_with_its_reason() -> None:
+    answers = (0, read("qstat-eqw.xml"), ""), (0, read("qstat-j-eqw.txt"), "")
+    polled = sge(*answers).poll(["110", "114", "117", "118", "119", "126"])
+    assert {job: status.state for job, status in polled.items()} == {
+        "110": State.QUEUED,
+        "114": State.QUEUED,  # Rq: to be started again
+        "117": State.HELD,
+        "118": State.FAILED,
+        "119": State.FAILED,
+        "126": State.FAILED,
+    }
+    assert polled["118"].native == "Eqw"
+    assert polled["118"].why.endswith("can't chdir to /nonexistent/dir: No such file or directory")
+    assert polled["126"].why.endswith('unable to find shell "/no/shell"')
+
+
+@pytest.mark.parametrize(
+    ("said", "job"),
+    [("102\n", "102"), ("104.1-10:1\n", "104"), ("Your request was changed.\n104.1-10:1\n", "104")],
+)
+def test_the_id_is_the_last_line(said: str, job: str) -> None:
+    assert sge((0, said, "")).submit(Path("run/batches/x.sh"), token="t") == job
+
+
+@pytest.mark.parametrize("said", ["", 'Your job 102 ("t1") has been submitted\n', "7 8\n"])
+def test_a_submission_that_gives_no_id_is_an_error(said: str) -> None:
+    with pytest.raises(SchedulerError, match="gave no job id"):
+        sge((0, said, "")).submit(Path("run/batches/x.sh"), token="t")
+
+
+def test_dependencies_are_spelled_by_kind() -> None:
+    after = [After("7"), After("8", "each"), After("9")]
+    argv = Sge().submit_command(Path("run/batches/x.sh"), after, token="t", held=True)
+    assert argv == (
+        "qsub", "-terse", "-ac", "hpcpipe=t", "-h", "-hold_jid", "7,9", "-hold_jid_ad", "8",
+        "batches/x.sh",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("Unable to run job: job rejected: 0 is an invalid task id\nExiting.", SchedulerError),
+        ('error: unable to send message to qmaster using port 9 on host "vm": got send error',
+         SchedulerUnavailable),
+        ('error: unable to read qmaster name: can\'t open "x" for reading', SchedulerUnavailable),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_not_silence(error: str, kind: type[SchedulerError]) -> None:
+    with pytest.raises(SchedulerError, match=r"\w") as raised:
+        sge((1, "", error)).submit(Path("run/batches/x.sh"), token="t")
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith(error.partition("\n")[0])
+
+
+def test_an_id_that_nobody_knows_is_absent() -> None:
+    assert sge((1, "", "error: job id 99999 not found\n")).account(["99999"], 0) == {}
