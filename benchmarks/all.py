@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import big
 import local
 import measure
+import neuro
 import startup
 import submit
 import worker
@@ -14,7 +15,7 @@ import worker
 
 def rows(size: int, rounds: int) -> Iterator[measure.Row | str]:
     """Measure what every script does, one after the other."""
-    for script in (startup, worker, submit, big, local):
+    for script in (startup, worker, submit, big, local, neuro):
         yield from script.rows(size, rounds)
 
 

@@ -86,7 +86,8 @@ class Limits:
     ``elements`` is how many a submission may have, ``shortest`` the seconds below which tasks are
     too short for an element of their own; ``cores`` is how many a user has at a time, if known.
     A graph that is searched for arrays takes at most ``coarse_calls``, and as few as make its
-    makespan no longer than by the part ``slack``.
+    makespan no longer than by the part ``slack``. ``untimed`` says that a task that asks for no
+    time is given none.
     """
 
     array_size: int = 1000
@@ -96,6 +97,7 @@ class Limits:
     cores: int | None = None
     coarse_calls: int = 20
     slack: float = 0.02
+    untimed: bool = False
 
     def pack_of(self, asked: Resources) -> int:
         """Say how many tasks that ask for this an element should run, one after the other."""

@@ -1,7 +1,8 @@
 """Chains of nodes whose tasks run in one element, one after the other.
 
 Where a scheduler cannot pair the elements of arrays, nodes that would be aligned are *fused* into
-such a chain. Most chains are of one node.
+such a chain; so are those that want to be, since their start costs much. Most chains are of one
+node.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from hpcpipe.batch import Batch, Wait
+from hpcpipe.batch import Batch, Limits, Wait
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import RUN, NodePlan, Plan, is_static
 
 Chain = tuple[NodePlan, ...]
 
 
-def make_chains(plan: Plan, can: Capabilities) -> Iterator[Chain]:
+def make_chains(plan: Plan, can: Capabilities, limits: Limits) -> Iterator[Chain]:
     """Walk the nodes, upstream ones first; those that are to be fused come as one chain."""
     below: dict[str, list[NodePlan]] = defaultdict(list)
     for node in plan.nodes.values():
@@ -28,12 +29,20 @@ def make_chains(plan: Plan, can: Capabilities) -> Iterator[Chain]:
         if node.node.name in fused:
             continue
         chain = [node]
-        while not can.elementwise and len(next_ := below[chain[-1].node.name]) == 1:
+        while len(next_ := below[chain[-1].node.name]) == 1:
+            if can.elementwise and not _wants_to(plan, next_[0], limits):
+                break
             if not _fusible(plan, chain[-1], next_[0]):
                 break
             chain += next_
             fused.add(next_[0].node.name)
         yield tuple(chain)
+
+
+def _wants_to(plan: Plan, node: NodePlan, limits: Limits) -> bool:
+    """Tell whether a node is to be fused though it need not be: where no time is set for its
+    tasks, as that of several might be more than a queue gives."""
+    return node.node.fuse and limits.untimed and plan.asked(node).time is None
 
 
 def _fusible(plan: Plan, above: NodePlan, node: NodePlan) -> bool:

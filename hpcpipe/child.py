@@ -149,6 +149,7 @@ def record_error(element: Element, error: BaseException) -> None:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         last = f"exit {code}" if error.code == code else str(error.code)
+    last = getattr(error, "hpcpipe_words", last)
     try:
         pickled = dump_any(error)
     except Exception:  # an exception that cannot be pickled has still been told in words

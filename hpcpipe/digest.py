@@ -14,7 +14,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.machinery import PathFinder
 from operator import itemgetter
 from pathlib import Path, PurePath
@@ -32,6 +32,13 @@ IMPORTS = frozenset({"IMPORT_NAME", "IMPORT_FROM"})
 _NO_CONTENT = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
 _NO_CONTENT |= {"__static_attributes__", "__annotations_cache__", "_abc_impl"}
 _WRAPPERS = (staticmethod, classmethod, functools._lru_cache_wrapper)
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A value that says by its ``key`` what it is equal to; nothing else of it is digested."""
+
+    key: str
 
 
 class Digests:
@@ -117,6 +124,8 @@ class Digests:
             return combine(name, *map(self.digest, (value.fget, value.fset, value.fdel)))
         if isinstance(value, functools.cached_property):
             return combine(name, self.digest(value.func))
+        if isinstance(value, Keyed):
+            return combine(b"keyed", value.key.encode())
         if is_dataclass(value):
             state = {field.name: getattr(value, field.name) for field in fields(value)}
             return combine(b"dataclass", self.digest(kind), self.digest(state))

@@ -116,7 +116,8 @@ def _limits(site: Site) -> Limits:
     """Give the planner what it needs to know of a site's limits."""
     of = site.limits
     counted = of.max_jobs if of.elements_count and of.overflow == "refused" else None
-    return Limits(of.array_size, of.calls, counted, of.shortest_job, of.cores)
+    untimed = site.defaults.time is None
+    return Limits(of.array_size, of.calls, counted, of.shortest_job, of.cores, untimed=untimed)
 
 
 def _check_path(folder: Path, scheduler: Scheduler) -> None:

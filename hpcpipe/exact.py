@@ -34,7 +34,7 @@ def make_exact(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[
     splits = max(2, limits.calls // len(plan.nodes))
     size = limits.array_size if capabilities.arrays and limits.array_size else 1
     places = {name: _Places(node) for name, node in plan.nodes.items()}
-    for chain in make_chains(plan, capabilities):
+    for chain in make_chains(plan, capabilities, limits):
         for tasks, resources in by_resources(plan, chain):
             cutter = _Cutter(chain[0], places, batches, capabilities, splits)
             axes = _split_axes(plan, chain[-1], splits)

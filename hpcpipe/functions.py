@@ -33,6 +33,10 @@ _CACHED = functools._lru_cache_wrapper
 _loading: list[str] = []  # modules whose files `load_file` is in the middle of
 
 
+class Reached(BaseException):
+    """Raised where a file would run its workflow, while it is only read: it ends there."""
+
+
 class Own:
     """Tells the user's own modules from installed ones; ``folder`` is the workflow file's."""
 
@@ -90,6 +94,8 @@ def load_file(path: Path) -> types.ModuleType:
     _loading.append(name)
     try:
         spec.loader.exec_module(module)
+    except Reached:
+        pass
     except HpcpipeError as error:
         raise type(error)(f"{path}:{_line(error, path)}: {error}") from error
     except Exception as error:

@@ -2,48 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hpcpipe.errors import UsageError, near
-from hpcpipe.functions import load_file
+from hpcpipe.nipype.reading import inner, is_nipype, read
 from hpcpipe.record import RunRecord
 from hpcpipe.workflow import Workflow
 
 
-def load_workflow(spec: str) -> Workflow:
+def load_workflow(spec: str, again: bool = False) -> Workflow:
     """Load ``FILE`` or ``FILE:NAME``; relative folders in it mean the current one.
 
-    A file that ends in .json is read as WfFormat. Raises UsageError where there is no workflow, or
-    several and no name.
+    A workflow of nipype becomes one of ours; ``again`` goes on with its last run. A file that ends
+    in .json is read as WfFormat. Raises UsageError where there is no workflow, or several and no
+    name.
     """
     file, _, name = spec.partition(":")
     if file.endswith(".json"):
         from hpcpipe.graphs import from_wfformat
 
         return from_wfformat(file, base_dir="hpcpipe_runs")
-    module = load_file(Path(file))
-    found = {key: value for key, value in vars(module).items() if isinstance(value, Workflow)}
+    defined, ran = read(Path(file))
+    found = _workflows(defined)
     if name and name not in found:
         raise UsageError(f"{file}: no workflow {name!r}{near(name, found)}")
-    different = {id(workflow): key for key, workflow in found.items()}
-    if not found:
+    if not found and not ran:
         raise UsageError(f"{file}: defines no Workflow at its top level")
-    if not name and len(different) > 1:
+    different = {id(workflow): key for key, workflow in _outermost(found).items()}
+    if not name and not ran and len(different) > 1:
         raise UsageError(
             f"{file}: defines {len(different)} workflows; say which: "
             + " or ".join(f"{file}:{key}" for key in different.values())
         )
-    workflow = found[name or next(iter(found))]
-    workflow.source = str(Path(file).resolve())
+    chosen = found[name] if name else ran[0] if ran else found[next(iter(different.values()))]
+    return _ours(chosen, str(Path(file).resolve()), {}, again)
+
+
+def _workflows(defined: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in defined.items()
+        if isinstance(value, Workflow) or is_nipype(value)
+    }
+
+
+def _outermost(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the workflows of nipype that are part of another one."""
+    parts = {id(part) for one in found.values() if is_nipype(one) for part in inner(one)}
+    return {key: value for key, value in found.items() if id(value) not in parts}
+
+
+def _ours(workflow: Any, file: str, usual: Mapping[str, Any], again: bool) -> Workflow:
+    if is_nipype(workflow):
+        from hpcpipe.nipype.taking import take
+
+        return take(workflow, file, usual, again)
+    assert isinstance(workflow, Workflow)
+    workflow.source = file
     return workflow
 
 
-def _named(file: str, name: str) -> Workflow:
+def _named(file: str, name: str, usual: Mapping[str, Any]) -> Workflow:
     """Load the workflow of a name from a file that may define others."""
-    for value in vars(load_file(Path(file))).values():
-        if isinstance(value, Workflow) and value.name == name:
-            value.source = file
-            return value
+    defined, ran = read(Path(file))
+    candidates: Iterable[Any] = (*ran, *_workflows(defined).values())
+    for value in candidates:
+        if value.name == name:
+            return _ours(value, file, usual, again=True)
     raise UsageError(
         f"{file}: no longer defines a workflow {name!r} at its top level; "
         "submit it again from where it was: only what is missing runs"
@@ -70,5 +97,5 @@ def load_source(record: RunRecord) -> Workflow:
             "submit it there again: only what is missing runs"
         )
     if "name" in source:
-        return _named(source["file"], source["name"])
-    return load_workflow(source["file"])
+        return _named(source["file"], source["name"], source.get("nipype", {}))
+    return load_workflow(source["file"], again=True)

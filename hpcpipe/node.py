@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -111,6 +111,8 @@ class Node:
     after: tuple[Output, ...] = ()
     links: tuple[Edge, ...] = ()  # tasks of other nodes to wait for, one by one
     seconds: Sequence[float] | None = None  # how long each task is thought to take
+    fuse: bool = False  # a start costs much: run in the element of the node above, if it may
+    done: Collection[int] = ()  # tasks known to be done, whether or not we have their outcome
 
     def __getitem__(self, part: str | int) -> Output:
         return Output(self)[part]

@@ -130,7 +130,7 @@ def make_plan(
             for output in node.upstreams
         ) + tuple(node.links)
         asked = (resources or Resources()).over(node.resources)
-        keys = _keys(node, asked, edges, nodes, digests)
+        keys = _keys(node, asked, workflow.sweep, edges, nodes, digests)
         nodes[node.name] = _with_fates(node, keys, edges, (known or {}).get(node.name, Known()))
     return Plan(workflow, own, nodes, resources or Resources(), digests.files.known)
 
@@ -146,10 +146,10 @@ def _with_fates(node: Node, keys: bytes, edges: tuple[Edge, ...], known: Known) 
     fates = bytearray(node.size)
     in_flight: dict[int, InFlight] = {}
     raised: dict[int, Resources] = {}
-    if known.good or known.in_flight or known.raised:
+    if node.done or known.good or known.in_flight or known.raised:
         for index in range(node.size):
             key = keys[index * SIZE : index * SIZE + SIZE].hex()
-            if key in known.good:
+            if index in node.done or key in known.good:
                 fates[index] = DONE
             elif key in known.in_flight:
                 fates[index] = IN_FLIGHT
@@ -162,11 +162,14 @@ def _with_fates(node: Node, keys: bytes, edges: tuple[Edge, ...], known: Known) 
 def _keys(
     node: Node,
     asked: Resources,
+    sweep: int,
     edges: Sequence[Edge],
     upstream: Mapping[str, NodePlan],
     digests: Digests,
 ) -> bytes:
     start = blake2b(_node_digest(node, asked, digests), digest_size=SIZE)
+    if sweep:
+        start.update(str(sweep).encode())
     columns = _axis_columns(node, digests)
     parents = [(edge, upstream[edge.upstream].keys) for edge in edges]
     keys = bytearray()

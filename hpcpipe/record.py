@@ -5,7 +5,7 @@ Light to read (no graph library, no site file), since every ``hpcpipe status`` b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -30,6 +30,7 @@ class NodeRecord:
     edges: tuple[Edge, ...]
     resources: Resources
     folder: Path | None  # the node's, where its tasks have working folders
+    done: Collection[int] = ()  # tasks known to be done that have no outcome of ours
 
     def __len__(self) -> int:
         return len(self.keys) // KEY
@@ -121,6 +122,7 @@ class RunRecord:
     settle_seconds: int
     nodes: Mapping[str, NodeRecord]
     batches: Mapping[str, BatchRecord]
+    sweep: int = 0  # the workflow's
 
     def find(self, name: str) -> list[tuple[NodeRecord, int]]:
         """Find tasks by ``node``, ``node/label`` or a label that is unique; empty if none."""
@@ -165,6 +167,7 @@ def write_record(rundir: RunDir, record: RunRecord) -> None:
             [(edge.upstream, edge.base, edge.offsets, edge.starts) for edge in node.edges],
             vars(node.resources),
             str(node.folder) if node.folder else None,
+            tuple(node.done),
         )
         for node in record.nodes.values()
     ]
@@ -188,8 +191,9 @@ def read_record(rundir: RunDir, run: int) -> RunRecord:
             tuple(Edge(*edge) for edge in edges),
             Resources(**resources),
             Path(folder) if folder else None,
+            frozenset(*done),
         )
-        for name, axes, keys, edges, resources, folder in plain["nodes"]
+        for name, axes, keys, edges, resources, folder, *done in plain["nodes"]
     ]
     batches = [
         BatchRecord(**{**batch, "resources": Resources(**batch["resources"])})

@@ -180,6 +180,7 @@ def submit_with_draft(
     if drafted is not None and not over_budget:
         check_budget(drafted.routed, chosen)
     rundir.create()
+    workflow.begin()
     with rundir.lock():
         if drafted is None or rundir.exists:
             adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))

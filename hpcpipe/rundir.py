@@ -75,6 +75,10 @@ class RunDir:
         """Name the log of one element of a batch, or of a plain job."""
         return self.logs / (f"{batch}.out" if index is None else f"{batch}.{index}.out")
 
+    def stopped(self, token: str) -> Path:
+        """Name the file by which the first crash stops the tasks of a submission, if it is to."""
+        return self.home / f"stopped-{token}"
+
     def list_packs(self) -> list[tuple[str, str, bool]]:
         """List the outcomes in all packs: the pack, the task's key, and whether it is good."""
         try:
@@ -114,14 +118,22 @@ class RunDir:
 
         Gives an empty dict where there is none, or it is damaged.
         """
+        path, at = self._find(node, key, batch)
+        return read_pickle(path, {}, at)
+
+    def read_error(self, node: str, key: str, batch: str) -> Any:
+        """Read the exception that a task raised in a batch; None where it left none."""
+        path, at = self._find(node, key, batch)
+        return read_pickle(path, None, at, skip=1)
+
+    def _find(self, node: str, key: str, batch: str | None) -> tuple[Path, int]:
+        """Find the file of an outcome, and where in it the outcome begins."""
         path = self.result(node, key) if batch is None else self.error(node, key, batch)
-        if path.exists():
-            return read_pickle(path, {})
-        for name in sorted(self.packs.glob(f"{batch or '*'}.*.pack")):
-            for found, good, at in scan_pack(str(name)):
+        for pack in () if path.exists() else sorted(self.packs.glob(f"{batch or '*'}.*.pack")):
+            for found, good, at in scan_pack(str(pack)):
                 if found == key and good == (batch is None):
-                    return read_pickle(name, {}, at)
-        return {}
+                    return pack, at
+        return path, 0
 
     def list_results(self, node: str) -> Listing:
         """Look once at a node's results, those in packs left out; reads no file."""
@@ -221,14 +233,17 @@ def write_pickle(path: Path, value: Any) -> None:
     write_whole(path, dumps(value, 4))
 
 
-def read_pickle(path: Path, default: Any = None, at: int = 0) -> Any:
+def read_pickle(path: Path, default: Any = None, at: int = 0, skip: int = 0) -> Any:
     """Read what `write_pickle` wrote, or ``default`` where there is nothing or it is damaged.
 
-    Raises ResultError where another user could have written it.
+    ``at`` is where it begins, ``skip`` how many pickles are before it from there. Raises
+    ResultError where another user could have written it.
     """
     try:
         with open_trusted(str(path)) as file:
             file.seek(at)
+            for _ in range(skip):
+                load(file)
             return load(file)
     except Refused as error:
         raise ResultError(str(error)) from error

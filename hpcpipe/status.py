@@ -126,7 +126,11 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
 def _pending(record: RunRecord, listings: Mapping[str, Listing]) -> dict[str, set[str]]:
     """Keys of the tasks without a good outcome, by node."""
     pending = {
-        name: {key for i in range(len(node)) if (key := node.key(i)) not in listings[name].good}
+        name: {
+            key
+            for i in range(len(node))
+            if (key := node.key(i)) not in listings[name].good and i not in node.done
+        }
         for name, node in record.nodes.items()
     }
     return {name: keys for name, keys in pending.items() if keys}
@@ -188,7 +192,7 @@ class _Judge:
             count: Counter[State] = Counter()
             self._bad[name] = {}
             for index in range(len(node)):
-                if (key := node.key(index)) in good:
+                if (key := node.key(index)) in good or index in node.done:
                     count[State.DONE] += 1
                     continue
                 task = self._judge(node, index, key)

@@ -109,8 +109,8 @@ def _says_nothing_new(draft: Draft, record: RunRecord) -> bool:
     if not draft.history.runs or draft.history.held():
         return False
     last = read_record(draft.rundir, draft.history.last["run"])
-    before = {name: node.keys for name, node in last.nodes.items()}
-    return before == {name: node.keys for name, node in record.nodes.items()}
+    before = {name: (node.keys, set(node.done)) for name, node in last.nodes.items()}
+    return before == {name: (node.keys, set(node.done)) for name, node in record.nodes.items()}
 
 
 def _release_left(scheduler: Scheduler, left: Sequence[Submission]) -> None:
@@ -241,6 +241,7 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
             node.edges,
             draft.plan.asked(node),
             folder / name if node.node.folder else None,
+            node.node.done,
         )
         for name, node in draft.plan.nodes.items()
     ]
@@ -272,4 +273,5 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
         settle_seconds=draft.site.limits.settle_seconds,
         nodes={node.name: node for node in nodes},
         batches={batch.id: batch for batch in batches},
+        sweep=draft.plan.workflow.sweep,
     )

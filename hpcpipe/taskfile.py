@@ -170,7 +170,10 @@ class TaskWriter:
         return value
 
     def _needs(self, plan: NodePlan, task: int) -> Iterator[tuple[str, str]]:
-        """Name every upstream outcome that must be there, and the batch it may fail in."""
+        """Name every upstream outcome that must be there, and the batch it may fail in.
+
+        Of one that is to be in the same pack, whose name is not known yet, only the key.
+        """
         for edge in plan.edges:
             above = self._plan.nodes[edge.upstream]
             for parent in edge.parents(task):

@@ -48,6 +48,7 @@ class Workflow:
     files: str = "content"
     nodes: dict[str, Node] = field(default_factory=dict)
     source: str = ""  # the file it was loaded from, for `retry`
+    sweep: int = 0  # is in every key: outcomes of another sweep do not count
 
     def __post_init__(self) -> None:
         check_name(self.name, "workflow")
@@ -70,6 +71,9 @@ class Workflow:
         for node in self.nodes.values():
             graph.add_edges_from((output.node.name, node.name) for output in node.upstreams)
         return graph
+
+    def begin(self) -> None:
+        """Write what else is to be in the folder when something is submitted: here nothing."""
 
     def add(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from contract.dialects import DIALECTS, SLURM
+from contract.dialects import DIALECTS, LOCAL, SLURM
 from contract.harness import Bench, Cluster, tried
 from fakes import FakeScheduler, Lab
 
@@ -34,6 +34,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """Each scheduler in turn, with a user's folder and environment."""
+    with tried(request.param, tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=[LOCAL.param, SLURM.param])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    """Local processes and a real Slurm in turn, where it does not matter which scheduler it is."""
     with tried(request.param, tmp_path) as cluster:
         yield cluster
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from hpcpipe import Workflow, each, task
 from hpcpipe.axes import label
+from hpcpipe.digest import Keyed
 from hpcpipe.errors import WorkflowError
 from hpcpipe.model import Resources
 from hpcpipe.node import Node
@@ -340,3 +343,33 @@ def test_a_value_without_a_key_is_named_with_its_node_and_argument() -> None:
     wf.add(anything, name="first", options={"rows": [1], "it": (n for n in [1])})
     with pytest.raises(WorkflowError, match=r"first: options: a generator cannot be pickled"):
         make_plan(wf)
+
+
+def test_a_task_may_be_known_to_be_done_without_an_outcome() -> None:
+    wf = Workflow("known")
+    node = wf.add(anything, name="node", x=each([1, 2, 3]))
+    wf.nodes["node"] = replace(node, done={1})
+    assert list(make_plan(wf).nodes["node"].fates) == [RUN, DONE, RUN]
+
+
+def test_outcomes_of_another_sweep_do_not_count() -> None:
+    wf = Workflow("sweeps")
+    wf.add(anything, name="node", x=each([1, 2]))
+    before = keys(wf)
+    wf.sweep = 2
+    assert changed(before, keys(wf)) == {"node/1", "node/2"}
+
+
+def test_a_value_that_says_its_key_is_nothing_more_to_the_plan() -> None:
+    def with_value(value: Keyed) -> Keys:
+        wf = Workflow("keyed")
+        wf.add(anything, name="node", x=value)
+        return keys(wf)
+
+    class Odd(Keyed):
+        """Holds what no digest could be made of."""
+
+        lock = threading.Lock()
+
+    assert with_value(Odd("one")) == with_value(Keyed("one"))
+    assert with_value(Odd("one")) != with_value(Odd("other"))

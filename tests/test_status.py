@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import dumps
 from typing import Any
@@ -435,3 +435,12 @@ def test_what_can_never_start_is_taken_out_of_the_queue(chain: Lab) -> None:
     assert chain.scheduler.says["1_1"] == CANCELLED
     report = make_report(chain.rundir, fresh=True)
     assert {task.name: task.reason for task in report.tasks}["first/B"] is Reason.START
+
+
+def test_a_task_known_to_be_done_is_good_though_it_left_nothing(lab: Lab) -> None:
+    node = lab.workflow.add(str, name="node", object=each([1, 2]))
+    lab.workflow.nodes["node"] = replace(node, done={0})
+    lab.submit()
+    report = make_report(lab.rundir)
+    assert report.counts["node"][State.DONE] == 1
+    assert [task.name for task in report.tasks] == ["node/2"]

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,10 @@ import pytest
 from fakes import Lab, finished
 
 from hpcpipe import each, task
+from hpcpipe.axes import Edge
 from hpcpipe.loading import load_workflow
 from hpcpipe.node import Node
+from hpcpipe.record import read_record
 from hpcpipe.worker import CLAIMED, ENTRY, MAGIC, NO_ENVIRONMENT, UPSTREAM_FAILED
 
 HOST = os.uname().nodename
@@ -502,3 +505,23 @@ def test_an_upstream_outcome_that_others_could_have_written_is_not_read(lab: Lab
     lab.find("one").good.chmod(0o660)
     assert lab.run("double").status == 1
     assert "could have written it" in lab.outcome("double")["error"]
+
+
+def ten_over(x: int) -> float:
+    return 10 / x
+
+
+def test_a_task_does_not_run_where_the_one_before_it_in_its_pack_failed(lab: Lab) -> None:
+    values = each([0, 1])
+    lab.workflow.add(ten_over, name="first", x=values)
+    second = lab.workflow.add(ten_over, name="second", x=each([1, 1], labels=["0", "1"]))
+    links = (Edge("first", range(2)),)
+    lab.workflow.nodes["second"] = replace(second, links=links, fuse=True)
+    lab.submit()
+    failed, good = lab.run("first/0"), lab.run("first/1")
+    assert (failed.status, good.status) == (1, 0)
+    assert "upstream failed: no good outcome" in failed.err
+    assert sorted(good for _, _, good in lab.rundir.list_packs()) == [False, True, True]
+    first = next(iter(lab.rundir.packs.glob("*.0.pack"))).name.partition(".")[0]
+    key = read_record(lab.rundir, 1).nodes["first"].key(0)
+    assert isinstance(lab.rundir.read_error("first", key, first), ZeroDivisionError)

@@ -1,0 +1,580 @@
+"""Workflows of nipype: the same files whoever runs them, and nothing twice.
+
+What runs workflows runs in processes of its own, as a user's would; nipype is not imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract.harness import PATIENCE, Cluster
+
+from hpcpipe.errors import WorkflowError
+from hpcpipe.model import Resources
+from hpcpipe.nipype.demands import demands
+
+# Iterables in product, a MapNode whose width a node tells, one whose width is given, a JoinNode.
+FLOW = """
+import os, sys
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function, IdentityInterface
+
+def first(a, b):
+    import os
+    with open("first.txt", "w") as file:
+        file.write(f"{a} {b}\\n")
+    return os.path.abspath("first.txt"), [a] * 3
+
+def times(x, k=2):
+    return x * k
+
+def gather(files, sums):
+    import os
+    with open("all.txt", "w") as out:
+        for file, sum in zip(files, sums):
+            out.write(open(file).read().strip() + f": {sum}\\n")
+    return os.path.abspath("all.txt")
+
+wf = pe.Workflow("flow", base_dir=os.path.abspath("work"))
+wf.config["execution"] = {"hash_method": "content"}
+source = pe.Node(IdentityInterface(fields=["a", "b"]), name="source")
+source.iterables = [("a", [1, 2, 3]), ("b", [10, 20])]
+one = pe.Node(Function(function=first, output_names=["file", "list"]), name="one")
+wide = pe.MapNode(Function(function=times), iterfield=["x"], name="wide")
+given = pe.MapNode(Function(function=times), iterfield=["k"], name="given")
+given.inputs.k = [1, 2, 3]
+join = pe.JoinNode(
+    Function(function=gather), joinsource="source", joinfield=["files", "sums"], name="join"
+)
+wf.connect(source, "a", one, "a")
+wf.connect(source, "b", one, "b")
+wf.connect(source, "a", given, "x")
+wf.connect(one, "list", wide, "x")
+wf.connect(one, "file", join, "files")
+wf.connect(wide, "out", join, "sums")
+"""
+RUN = """
+if sys.argv[1:] != ["hpcpipe"]:
+    wf.run()
+else:
+    from hpcpipe.nipype import Plugin
+    wf.run(plugin=Plugin())
+"""
+SUMS = "".join(f"{a} {b}: {[2 * a] * 3}\n" for a in (1, 2, 3) for b in (10, 20))
+
+
+def python(
+    either: Cluster, *words: str | Path, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end, which must be in this status."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=either.home, env={**either.environment, "NIPYPE_NO_ET": "1"}, text=True,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+def left(folder: Path) -> dict[str, str]:
+    """All files nipype left, with their content where it says nothing of when and where."""
+    paths = (path for path in folder.rglob("*") if ".hpcpipe" not in path.parts and path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.suffix == ".txt" else ""
+        for path in paths
+    }
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each file was last written."""
+    return {name: (folder / name).stat().st_mtime_ns for name in left(folder)}
+
+
+def calls(either: Cluster, script: Path) -> int:
+    """How many calls of the scheduler a workflow would take now."""
+    return int(json.loads(either.hpcpipe("plan", "--json", script).stdout)["calls"])
+
+
+def test_nipype_and_hpcpipe_leave_the_same_files_and_go_on_from_each_other(
+    either: Cluster,
+) -> None:
+    script = either.write("flow.py", FLOW + RUN)
+    work = either.home / "work"
+    python(either, script)
+    serial, when = left(work), written(work)
+    assert serial["flow/join/all.txt"] == SUMS
+    said = python(either, script, "hpcpipe").stdout
+    assert "nothing to submit" in said
+    assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
+
+    work.rename(either.home / "serial")
+    python(either, script, "hpcpipe")
+    assert left(work) == serial
+    when = written(work)
+    said = python(either, script).stdout
+    assert "found cached" in said
+    assert "Executing" not in said
+    assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
+
+
+def test_a_file_of_nipypes_is_submitted_and_goes_on_where_it_was_changed(
+    either: Cluster,
+) -> None:
+    script = either.write("flow.py", FLOW + "wf.run()\nraise SystemExit('never comes here')\n")
+    shown = either.hpcpipe("plan", script).stdout
+    assert "given.mapflow  iterables(18): 18 to run" in shown
+    assert not (either.home / "work").exists()
+    either.hpcpipe("submit", f"{script}:wf")
+    report = either.finish("--run", either.home / "work/flow")
+    assert report["verdict"] == "all 37 tasks are good"
+    assert (either.home / "work/flow/join/all.txt").read_text() == SUMS
+    assert calls(either, script) == 0
+
+    script.write_text(script.read_text().replace('("b", [10, 20])', '("b", [10, 20, 30])'))
+    shown = either.hpcpipe("plan", script).stdout
+    assert "one            iterables(9): 3 to run, 6 done" in shown
+    assert "join           one task: 1 to run" in shown
+    assert "given          iterables(9): 3 to run, 6 done" in shown
+
+
+def test_stages_share_elements_unless_a_time_is_set_and_leave_two_files_each(
+    either: Cluster,
+) -> None:
+    script = either.write("two.py", TWO)
+    timed = json.loads(either.hpcpipe("plan", "--json", "--time", "10m", script).stdout)
+    assert [batch["elements"] for batch in timed["batches"]] == [8, 8]
+    assert [wait["kind"] for wait in timed["batches"][1]["dependencies"]] == ["each"]
+    assert "Submitted in 1 call" in either.hpcpipe("submit", script).stdout
+    run = either.home / "work/two"
+    assert either.finish("--run", run)["verdict"] == "all 16 tasks are good"
+    left = [p.parent.name for p in (run / ".hpcpipe").rglob("*") if p.is_file()]
+    assert (left.count("logs"), left.count("packs"), left.count("one")) == (8, 8, 0)
+
+
+TWO = """
+import os
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function
+
+def add(x):
+    return x + 1
+
+wf = pe.Workflow("two", base_dir=os.path.abspath("work"))
+one = pe.Node(Function(function=add), name="one")
+one.iterables = ("x", list(range(8)))
+two = pe.Node(Function(function=add), name="two")
+wf.connect(one, "out", two, "x")
+"""
+
+FAILS = """
+import os, sys
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function
+from hpcpipe.nipype import Plugin
+
+def work(x):
+    if x == 2:
+        raise ValueError("two is too many")
+    return x
+
+def more(x):
+    return x
+
+wf = pe.Workflow("fails", base_dir=os.path.abspath("work"))
+wf.config["execution"] = {"crashdump_dir": os.path.abspath("crashes")}
+work = pe.Node(Function(function=work), name="work")
+work.iterables = ("x", [1, 2, 3])
+more = pe.Node(Function(function=more), name="more")
+wf.connect(work, "out", more, "x")
+told = []
+def tell(node, what):
+    told.append((node.itername, what))
+plugin = Plugin(plugin_args={"status_callback": tell})
+try:
+    wf.run(plugin=plugin)
+except Exception as error:
+    print(type(error).__name__, "two is too many" in str(error))
+print(sorted(told))
+"""
+
+
+def test_a_node_that_fails_is_told_as_nipype_tells_it(either: Cluster) -> None:
+    script = either.write("fails.py", FAILS)
+    said = python(either, script).stdout
+    assert "NodeExecutionError True" in said
+    assert "('fails.work.aI.a1', 'exception')" in said
+    assert "('fails.more.a0', 'end')" in said
+    assert not re.search(r"'fails.more.a1', '(end|exception)'", said)
+    (crash,) = (either.home / "crashes").iterdir()
+    assert re.match(r"crash-\d{8}-\d{6}-\w+-work\.aI\.a1-.*\.pklz", crash.name)
+    run = either.home / "work/fails"
+    report = either.status("--run", run)
+    errors = {one["task"]: one["error"] for one in report["failures"]}
+    assert errors["work/x_2"] == "ValueError: two is too many"
+    assert errors["more/x_2"] == "waits for work/x_2"
+    assert report["nodes"]["more"]["done"] == 2
+
+    script.write_text(FAILS.replace("if x == 2", "if x == 5"))
+    either.hpcpipe("retry", "--run", run)
+    assert either.finish("--run", run)["verdict"] == "all 6 tasks are good"
+
+
+HEAD = """
+import os, sys, time
+import nipype.pipeline.engine as pe
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec, SimpleInterface, TraitedSpec, traits
+)
+from nipype.interfaces.io import DataSink
+from nipype.interfaces.utility import Function
+from hpcpipe.nipype import Plugin
+
+wf = pe.Workflow("wf", base_dir=os.path.abspath("work"))
+"""
+
+
+def test_a_sink_that_is_not_to_be_submitted_costs_no_job(either: Cluster) -> None:
+    script = either.write("sinks.py", HEAD + SINKS)
+    plan = json.loads(either.hpcpipe("plan", "--json", script).stdout)
+    assert plan["tasks"] == 6
+    either.hpcpipe("submit", script)
+    either.finish("--run", either.home / "work/wf")
+    kept = {str(p.relative_to(either.home / "kept")) for p in (either.home / "kept").rglob("*.txt")}
+    assert kept == {f"texts/_x_{x}/{x}.txt" for x in (1, 2, 3)}
+
+
+def test_nodes_that_are_not_to_be_submitted_are_handed_on_to_the_one_below(
+    either: Cluster,
+) -> None:
+    script = either.write("heads.py", HEAD + HEADS)
+    plan = json.loads(either.hpcpipe("plan", "--json", script).stdout)
+    assert plan["tasks"] == 4
+    assert "together [2, 3, 4]" in python(either, script, "run").stdout
+
+
+HEADS = """
+def add(x):
+    return x + 1
+
+def same(x):
+    return x
+
+first = pe.Node(Function(function=add), name="first")
+first.iterables = ("x", [1, 2, 3])
+join = pe.JoinNode(Function(function=same), joinsource="first", joinfield="x", name="join",
+                   run_without_submitting=True)
+again = pe.Node(Function(function=same), name="again", run_without_submitting=True)
+last = pe.Node(Function(function=same), name="last")
+wf.connect(first, "out", join, "x")
+wf.connect(join, "out", again, "x")
+wf.connect(again, "out", last, "x")
+if __name__ == "__main__":
+    ran = wf.run(plugin=Plugin())
+    print(*("together %s" % n.result.outputs.out for n in ran if n.name == "last"))
+"""
+
+
+SINKS = """
+def write(x):
+    import os
+    with open(f"{x}.txt", "w") as file:
+        file.write(str(x))
+    return os.path.abspath(f"{x}.txt")
+
+def size(file):
+    import os
+    return os.path.getsize(file)
+
+one = pe.Node(Function(function=write), name="one")
+one.iterables = ("x", [1, 2, 3])
+two = pe.Node(Function(function=size), name="two")
+sink = pe.Node(DataSink(base_directory=os.path.abspath("kept")), name="sink",
+               run_without_submitting=True)
+wf.connect(one, "out", two, "file")
+wf.connect(one, "out", sink, "texts")
+"""
+
+
+def test_sub_nodes_run_side_by_side_where_there_are_cpus_for_it(either: Cluster) -> None:
+    script = either.write("map.py", HEAD + MEETING)
+    python(either, script)
+
+
+# Each sub-node waits until all three are there.
+MEETING = """
+def three():
+    return [1, 2, 3]
+
+def meet(x, folder):
+    import os, time
+    open(os.path.join(folder, str(x)), "w").close()
+    until = time.monotonic() + 60
+    while len(os.listdir(folder)) < 3:
+        assert time.monotonic() < until, "met nobody"
+        time.sleep(0.05)
+    return 2 * x
+
+os.mkdir("place")
+one = pe.Node(Function(function=three), name="one")
+two = pe.MapNode(Function(function=meet), iterfield="x", name="two")
+two.inputs.folder = os.path.abspath("place")
+wf.connect(one, "out", two, "x")
+ran = wf.run(plugin=Plugin(map_procs=3))
+assert [node.result.outputs.out for node in ran if node.name == "two"] == [[2, 4, 6]]
+"""
+
+
+def test_classes_of_the_script_itself_come_along(either: Cluster) -> None:
+    script = either.write("own.py", HEAD + OWN)
+    assert "[4, 8]" in python(either, script).stdout
+    (either.home / "work").rename(either.home / "before")
+    either.hpcpipe("submit", script)
+    report = either.finish("--run", either.home / "work/wf")
+    assert report["verdict"] == "all 4 tasks are good"
+
+
+OWN = """
+class DoubleInput(BaseInterfaceInputSpec):
+    x = traits.Int(mandatory=True)
+
+class DoubleOutput(TraitedSpec):
+    out = traits.Int()
+
+class Double(SimpleInterface):
+    input_spec = DoubleInput
+    output_spec = DoubleOutput
+
+    def _run_interface(self, runtime):
+        self._results["out"] = 2 * self.inputs.x
+        return runtime
+
+one = pe.Node(Double(), name="one")
+one.iterables = ("x", [1, 2])
+two = pe.Node(Double(), name="two")
+wf.connect(one, "out", two, "x")
+ran = wf.run(plugin=Plugin())
+print(sorted(node.result.outputs.out for node in ran if node.name == "two"))
+"""
+
+
+def test_the_first_crash_stops_the_rest_where_nipype_is_told_so(either: Cluster) -> None:
+    script = either.write("stop.py", HEAD + STOPS)
+    assert "ValueError" in python(either, script, "wait", status=1).stderr
+    report = either.status("--run", either.home / "work/wf")
+    assert {one["task"]: one["state"] for one in report["failures"]}["slow"] == "cancelled"
+    assert not (either.home / "late").exists()
+
+
+def test_the_first_crash_stops_the_rest_though_nobody_waits(either: Cluster) -> None:
+    script = either.write("stop.py", HEAD + STOPS)
+    python(either, script)
+    report = either.finish("--run", either.home / "work/wf")
+    (late,) = [one for one in report["failures"] if one["task"] == "late"]
+    assert late["error"] == "not run: wf.crash crashed, and stop_on_first_crash is set"
+    assert not (either.home / "late").exists()
+
+
+# What waits for the slow one would run after the crash; without anybody waiting it ends by itself.
+STOPS = """
+def crash(folder):
+    import os, time
+    until = time.monotonic() + 60
+    while not os.path.exists(os.path.join(folder, "started")):
+        assert time.monotonic() < until, "the other never started"
+        time.sleep(0.1)
+    raise ValueError("stop here")
+
+def slow(folder, wait):
+    import os, time
+    open(os.path.join(folder, "started"), "w").close()
+    until = time.monotonic() + 60
+    while wait or len(os.listdir(folder)) < 2:
+        assert time.monotonic() < until, "nobody crashed, or nobody cancelled"
+        time.sleep(0.1)
+    return 1
+
+def late(x, path):
+    open(path, "w").close()
+
+crashes = os.path.abspath("crashes")
+os.mkdir(crashes)
+wf.config["execution"] = {"stop_on_first_crash": True, "crashdump_dir": crashes}
+slow = pe.Node(Function(function=slow), name="slow")
+slow.inputs.folder, slow.inputs.wait = crashes, "wait" in sys.argv
+late = pe.Node(Function(function=late), name="late")
+late.plugin_args = {"memory": "600M"}
+late.inputs.path = os.path.abspath("late")
+wf.connect(slow, "out", late, "x")
+crash = pe.Node(Function(function=crash), name="crash")
+crash.inputs.folder = crashes
+wf.add_nodes([crash])
+wf.run(plugin=Plugin(wait="wait" in sys.argv))
+"""
+
+
+def test_a_second_client_joins_what_the_first_one_left_in_the_queue(either: Cluster) -> None:
+    script = either.write("joins.py", HEAD + JOINS)
+    python(either, script)
+    said = python(either, script).stdout
+    assert "nothing to submit" in said
+    (either.home / "go").touch()
+    report = either.finish("--run", either.home / "work/wf")
+    assert report["verdict"] == "all 4 tasks are good"
+    assert (either.home / "ran").read_text() == "xx"
+    assert calls(either, script) == 0
+    (result,) = (either.home / "work/wf/_n_1/two").glob("result_*")
+    result.unlink()  # now nipype's word is that it must run, though its outcome was good
+    assert calls(either, script) == 1
+
+
+JOINS = """
+def wait(n, folder):
+    import os, time
+    until = time.monotonic() + 60
+    while not os.path.exists(os.path.join(folder, "go")):
+        assert time.monotonic() < until, "never told to go"
+        time.sleep(0.1)
+    with open(os.path.join(folder, "ran"), "a") as file:
+        file.write("x")
+    return n
+
+def more(n):
+    return n + 1
+
+one = pe.Node(Function(function=wait), name="one")
+one.iterables = ("n", [1, 2])
+one.inputs.folder = os.getcwd()
+wf.config["execution"] = {"hash_method": "content"}
+two = pe.Node(Function(function=more), name="two")
+wf.connect(one, "out", two, "n")
+wf.run(plugin=Plugin(wait=False))
+"""
+
+
+def test_updatehash_and_overwrite_mean_what_they_mean_to_nipype(either: Cluster) -> None:
+    script = either.write("hashes.py", HEAD + HASHES)
+    python(either, script, "1")
+    assert (either.home / "ran").read_text() == "1"
+    python(either, script, "2", "updatehash")
+    assert (either.home / "ran").read_text() == "1"
+    for _ in range(2):  # nipype writes the new hash into the current folder, so not "updatehash"
+        python(either, script, "2", "overwrite")
+    assert (either.home / "ran").read_text() == "122"
+
+
+HASHES = """
+def note(n, folder):
+    import os
+    with open(os.path.join(folder, "ran"), "a") as file:
+        file.write(str(n))
+    return n
+
+wf.config["execution"] = {"hash_method": "content"}
+node = pe.Node(Function(function=note), name="node", overwrite="overwrite" in sys.argv or None)
+node.inputs.n, node.inputs.folder = int(sys.argv[1]), os.getcwd()
+wf.add_nodes([node])
+wf.run(plugin=Plugin(), updatehash="updatehash" in sys.argv)
+"""
+
+
+def test_a_program_that_takes_a_plugins_name_finds_ours(either: Cluster) -> None:
+    script = either.write("named.py", HEAD.replace("from hpcpipe.nipype import Plugin", "") + NAMED)
+    said = python(either, "-m", "hpcpipe.nipype", script, "3").stdout
+    assert "hpcpipe: submitted in 1 calls" in said
+    assert "no use for: maxtasksperchild" in said
+    assert said.endswith("got 4\n")
+
+
+NAMED = """
+def add(x):
+    return x + 1
+
+node = pe.Node(Function(function=add), name="node")
+node.inputs.x = int(sys.argv[1])
+wf.add_nodes([node])
+args = {"memory": "600M", "n_procs": 4, "maxtasksperchild": 1}
+(ran,) = wf.run(plugin="hpcpipe", plugin_args=args)
+print("got", ran.result.outputs.out)
+"""
+
+
+def test_the_posters_workflow_takes_any_interface(either: Cluster) -> None:
+    script = Path(__file__).parent.with_name("examples") / "poster" / "indirect.py"
+    for name in ("SAD01.nii", "SAD02.nii", "SAD03.nii", "T2.nii"):
+        (either.home / name).write_text(name)
+    there = replace(either, changed={"TEMPLATE": str(either.home / "T2.nii")})
+    shown = json.loads(there.hpcpipe("plan", "--json", script).stdout)
+    assert [batch["elements"] for batch in shown["batches"]] == [3]
+    python(there, there.write("mine.py", f"poster = {str(script.parent)!r}\n{POSTER}"))
+
+
+POSTER = """
+import sys
+sys.path.append(poster)
+from glob import glob
+from os.path import abspath
+from hpcpipe.nipype import Plugin
+from indirect import over_files
+from nipype.interfaces.utility import Function
+
+def name(source):
+    return open(source).read()
+
+wf = over_files(Function(function=name), "source", sorted(glob(abspath("SAD*.nii"))))
+ran = wf.run(plugin=Plugin())
+assert sorted(node.result.outputs.out for node in ran) == ["SAD01.nii", "SAD02.nii", "SAD03.nii"]
+"""
+
+
+# --- what nodes ask for ---------------------------------------------------------------------------
+
+
+@dataclass
+class Asking:
+    """As much of a node of nipype as asks for something."""
+
+    n_procs: int = 1
+    mem_gb: float = 0.2
+    plugin_args: Any = None
+    gpu: bool = False
+    fullname: str = "wf.node"
+
+    def is_gpu_node(self) -> bool:
+        return self.gpu
+
+
+@pytest.mark.parametrize(
+    ("node", "usual", "at_a_time", "asked"),
+    [
+        (Asking(), {}, 1, Resources()),
+        (Asking(), {"time": "1h", "cpus": 2}, 1, Resources(time=3600, cpus=2)),
+        (Asking(n_procs=4, mem_gb=2.5), {"cpus": 2}, 1, Resources(cpus=4, memory=2560)),
+        (Asking(n_procs=2, mem_gb=1), {}, 3, Resources(cpus=6, memory=3072)),
+        (Asking(mem_gb=0.01), {}, 1, Resources(memory=512)),
+        (Asking(gpu=True), {}, 1, Resources(gpus=1)),
+        (Asking(mem_gb=1, plugin_args={"memory": "3G"}), {}, 1, Resources(memory=3072)),
+        (
+            Asking(plugin_args={"sbatch_args": "-c4 --mem=3G -t 90 -p long --account lab -J x"}),
+            {},
+            1,
+            Resources(cpus=4, memory=3072, time=5400, queue="long", account="lab"),
+        ),
+    ],
+)
+def test_what_a_node_asks_for(
+    node: Asking, usual: dict[str, Any], at_a_time: int, asked: Resources
+) -> None:
+    assert demands(node, usual, at_a_time) == asked
+
+
+def test_an_option_of_sbatch_that_would_be_lost_is_refused() -> None:
+    node = Asking(plugin_args={"sbatch_args": "--mem=3G --qos=high"})
+    with pytest.raises(WorkflowError, match="--qos=high has no counterpart here"):
+        demands(node, {})
