@@ -9,15 +9,17 @@ TYPE_CHECKING = False  # typing's own costs a worker half as much as bare Python
 if TYPE_CHECKING:
     from typing import Any
 
+    from hpcpipe.executor import Executor
     from hpcpipe.mapped import each
     from hpcpipe.node import Node, Output, task
     from hpcpipe.run import Run
     from hpcpipe.workflow import Workflow
 
 __version__ = "0.1.0"
-__all__ = ["Node", "Output", "Run", "Workflow", "each", "task"]
+__all__ = ["Executor", "Node", "Output", "Run", "Workflow", "each", "task"]
 
 _HOME = {
+    "Executor": "hpcpipe.executor",
     "Node": "hpcpipe.node",
     "Output": "hpcpipe.node",
     "Run": "hpcpipe.run",

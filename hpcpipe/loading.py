@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpcpipe.errors import UsageError, near
 from hpcpipe.functions import load_file
-from hpcpipe.record import RunRecord
+from hpcpipe.record import DIRECT, RunRecord
 from hpcpipe.workflow import Workflow
 
 
@@ -59,6 +59,11 @@ def load_source(record: RunRecord) -> Workflow:
         from hpcpipe.mapping import map_workflow
 
         return map_workflow(**source["map"])
+    if DIRECT in source:
+        raise UsageError(
+            f"{record.workflow} was submitted call by call from an Executor; "
+            "make the same calls again there: only what is missing runs"
+        )
     if not source.get("file"):
         raise UsageError(
             f"{record.workflow} was submitted from Python, not from a file; "

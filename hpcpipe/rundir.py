@@ -43,13 +43,21 @@ class RunDir:
         self.packs = self.home / "packs"  # outcomes of elements of several tasks
         self.logs = self.home / "logs"
         self.plans = self.home / "plans"
+        self.pushed = self.home / "pushed"  # constants of an executor, by digest
         self.asked = self.home / "asked.pkl"  # the scheduler's last answer, shared by all clients
         self.files = self.home / "files.pkl"  # digests of input files
 
     def create(self) -> None:
         """Make the folders; raises UsageError where they cannot be made."""
         try:
-            for folder in (self.batches, self.results, self.packs, self.logs, self.plans):
+            for folder in (
+                self.batches,
+                self.results,
+                self.packs,
+                self.logs,
+                self.plans,
+                self.pushed,
+            ):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.home.chmod(0o700)
         except OSError as error:
@@ -113,14 +121,38 @@ class RunDir:
 
         Gives an empty dict where there is none, or it is damaged.
         """
+        found = self._find_outcome(node, key, batch)
+        return read_pickle(found[0], {}, found[1]) if found else {}
+
+    def read_error(self, node: str, key: str, batch: str) -> Any:
+        """Read the exception of an outcome that went wrong; None where it kept none, or it cannot
+        be read here.
+
+        Unlike `read_outcome` this runs what the exception's class says.
+        """
+        found = self._find_outcome(node, key, batch)
+        if found is None:
+            return None
+        try:
+            with open_trusted(str(found[0])) as file:
+                file.seek(found[1])
+                load(file)
+                return load(file)
+        except Refused as error:
+            raise ResultError(str(error)) from error
+        except Exception:  # its class may need what is only on the node
+            return None
+
+    def _find_outcome(self, node: str, key: str, batch: str | None) -> tuple[Path, int] | None:
+        """Give an outcome's file, and where in it the outcome begins."""
         path = self.result(node, key) if batch is None else self.error(node, key, batch)
         if path.exists():
-            return read_pickle(path, {})
+            return path, 0
         for name in sorted(self.packs.glob(f"{batch or '*'}.*.pack")):
             for found, good, at in scan_pack(str(name)):
                 if found == key and good == (batch is None):
-                    return read_pickle(name, {}, at)
-        return {}
+                    return name, at
+        return None
 
     def list_results(self, node: str) -> Listing:
         """Look once at a node's results, those in packs left out; reads no file."""

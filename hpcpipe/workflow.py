@@ -91,7 +91,7 @@ class Workflow:
         name = self._free_name(name or str(getattr(function, "__name__", "")))
         _check_inputs(name, function, inputs)
         options = getattr(function, "__hpcpipe__", TaskOptions(Resources(), None))
-        folder = _returns_path(function) if options.folder is None else options.folder
+        folder = returns_path(function) if options.folder is None else options.folder
         return self._add(name, function, inputs, options.resources, folder, after)
 
     def command(
@@ -230,7 +230,8 @@ def _few(labels: Sequence[str]) -> str:
     return f"{len(labels)} ({shown})"
 
 
-def _returns_path(function: Callable[..., Any]) -> bool:
+def returns_path(function: Callable[..., Any]) -> bool:
+    """Tell whether a function is annotated to return a Path."""
     hint = getattr(function, "__annotations__", {}).get("return")
     return hint is Path or (isinstance(hint, str) and hint in ("Path", "pathlib.Path"))
 

@@ -34,6 +34,7 @@ PAGES = {
     "docs/tutorial.rst": 10,
     "docs/workflows.rst": 4,
     "docs/map.rst": 7,
+    "docs/direct.rst": 6,
     "docs/templates.rst": 3,
     "docs/commands.rst": 2,
 }
