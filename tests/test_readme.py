@@ -33,7 +33,7 @@ PAGES = {
     "README.rst": 6,
     "docs/tutorial.rst": 10,
     "docs/workflows.rst": 4,
-    "docs/map.rst": 7,
+    "docs/map.rst": 8,
     "docs/direct.rst": 6,
     "docs/templates.rst": 3,
     "docs/commands.rst": 2,
