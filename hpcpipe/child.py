@@ -147,6 +147,8 @@ def record_error(element: Element, error: BaseException) -> None:
     code = getattr(error, "exit_code", None)
     lines = traceback.format_exception_only(type(error), error)
     last = next(line for line in lines if not line.startswith(" ")).strip()  # the rest is context
+    if isinstance(getattr(error, "words", None), str):  # of a command, or of a program it drove
+        last = error.words  # type: ignore[attr-defined]
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         last = f"exit {code}" if error.code == code else str(error.code)
