@@ -27,11 +27,14 @@ _HOME = {
     "each": "hpcpipe.mapped",
     "task": "hpcpipe.node",
 }
+_MODULES = ("spm",)  # that are used as ``hpcpipe.spm.normalize``
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'hpcpipe' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"hpcpipe.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'hpcpipe' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -1,8 +1,7 @@
-"""Interfaces of nipype as nodes of our own workflows: ``wf.add(fsl.BET(frac=0.5), in_file=…)``.
+"""An interface of nipype as a task's call, on the node's side.
 
-An interface is a call like any other: its inputs are arguments, its value is a dict of its outputs
-by name. It runs in a folder of its own, with the copies and links of its inputs that nipype would
-make for a node. nipype is imported where an interface is made and where it runs, nowhere else.
+Its inputs are arguments, its value is a dict of its outputs by name. It runs in a folder of its
+own, with the copies and links of its inputs that nipype would make for a node.
 """
 
 from __future__ import annotations
@@ -12,17 +11,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hpcpipe.command import CommandFailed
-from hpcpipe.errors import WorkflowError, near
-from hpcpipe.mapped import Each
-from hpcpipe.model import Resources
-from hpcpipe.node import TaskOptions
 
 os.environ.setdefault("NIPYPE_NO_ET", "1")  # or each process that imports nipype asks the network
-
-_SOFTWARE = ("spm", "fsl", "freesurfer", "afni", "ants")  # by their modules in nipype.interfaces
 
 
 @dataclass(eq=False)
@@ -39,7 +32,7 @@ class InterfaceCall:
         return self.__dict__["interface"]
 
     @classmethod
-    def of(cls, interface: Any) -> InterfaceCall:
+    def of(cls, interface: Any) -> Self:
         """Take an interface as it is now."""
         plain = (str, int, float, bool, list, tuple, dict, type(None))
         call = cls(
@@ -104,49 +97,6 @@ class InterfaceCall:
             raise CommandFailed(f"exit {code}: {said.strip()}", code) from error
 
 
-def make_call(
-    name: str, interface: Any, inputs: Mapping[str, Any]
-) -> tuple[InterfaceCall, dict[str, Any], Resources]:
-    """Make a node's call of an interface, its arguments with files as `Path`, and what it asks for.
-
-    Raises WorkflowError for an unknown or missing input.
-    """
-    traits = interface.inputs.traits(transient=None)
-    known = interface.inputs.copyable_trait_names()
-    for given in inputs:
-        if given not in known:
-            raise WorkflowError(f"{name}: no input {given!r}{near(given, known)}")
-    have = {*inputs, *interface.inputs.get_traitsfree()}
-    for needed, trait in traits.items():
-        if trait.mandatory and have.isdisjoint({needed, *(trait.xor or ())}):
-            raise WorkflowError(f"{name}: input {needed!r} is missing; write {needed}=…")
-    arguments = {
-        key: _each_as_files(value) if must_exist(interface.inputs, key) else value
-        for key, value in inputs.items()
-    }
-    return InterfaceCall.of(interface), arguments, resources_of(interface)
-
-
-def resources_of(interface: Any) -> Resources:
-    """Say what an interface asks for: what `hpcpipe.task` said of it, over what its inputs say."""
-    inputs = interface.inputs.get_traitsfree()
-    cpus = inputs.get("num_threads") or inputs.get("n_procs")
-    gpus = 1 if inputs.get("use_cuda") or inputs.get("use_gpu") else None
-    program = software_of(interface)
-    # Where resources can say so, the site's catalogue sets the program up.
-    knows = program is not None and "software" in Resources.__dataclass_fields__
-    more: dict[str, Any] = {"software": (program,)} if knows else {}
-    said: TaskOptions = getattr(interface, "__hpcpipe__", TaskOptions(Resources(), None))
-    return said.resources.over(Resources(cpus=cpus, gpus=gpus, **more))
-
-
-def software_of(interface: Any) -> str | None:
-    """Name the program of the site's catalogue that an interface drives, where it is clear."""
-    parts = type(interface).__module__.split(".")
-    found = parts[2] if parts[:2] == ["nipype", "interfaces"] and len(parts) > 2 else ""
-    return found if found in _SOFTWARE else None
-
-
 def bring_inputs(interface: Any) -> None:
     """Copy or link inputs into the current folder, as nipype does for those that say so."""
     from nipype.interfaces.base.specs import get_filecopy_info
@@ -186,12 +136,6 @@ def _is_defined(value: Any) -> bool:
     from nipype.interfaces.base import isdefined
 
     return bool(isdefined(value))
-
-
-def _each_as_files(value: Any) -> Any:
-    if isinstance(value, Each):
-        return Each([as_files(one) for one in value.values], value.axis, value.labels)
-    return as_files(value)
 
 
 def as_files(value: Any) -> Any:

@@ -104,7 +104,7 @@ class Workflow:
         after: Node | Output | Sequence[Node | Output],
         inputs: Mapping[str, Any],
     ) -> Node:
-        from hpcpipe.interface import make_call
+        from hpcpipe.interfaces import make_call
 
         name = self._free_name(name or type(interface).__name__.lower())
         call, arguments, resources = make_call(name, interface, inputs)

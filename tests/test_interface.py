@@ -12,7 +12,7 @@ from nipype.interfaces.utility import Function, Merge
 
 from hpcpipe import Workflow, each, task
 from hpcpipe.errors import WorkflowError
-from hpcpipe.interface import software_of
+from hpcpipe.interfaces import software_of
 from hpcpipe.plan import make_plan
 
 BET = fsl.BET
