@@ -14,40 +14,30 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
 from pickle import dumps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpcpipe.axes import Axis
-from hpcpipe.byvalue import Applied
 from hpcpipe.digest import Digests
-from hpcpipe.draft import draft, scheduler_options
-from hpcpipe.errors import UsageError, WorkflowError
-from hpcpipe.files import SIZE, Files, combine
+from hpcpipe.errors import WorkflowError
+from hpcpipe.files import Files, combine
 from hpcpipe.functions import Own, check_callable, is_installed, pickle_value
 from hpcpipe.labels import labels_for
-from hpcpipe.ledger import Ledger
-from hpcpipe.mapped import Each
 from hpcpipe.model import Resources
-from hpcpipe.node import Node, TaskOptions
+from hpcpipe.node import TaskOptions
 from hpcpipe.pending import Pushed
-from hpcpipe.plan import make_plan
-from hpcpipe.record import DIRECT, NodeRecord, read_record
 from hpcpipe.rundir import RunDir, write_whole
-from hpcpipe.schedulers import make_scheduler
-from hpcpipe.site import Site
-from hpcpipe.status import make_report
-from hpcpipe.submit import adopt, submit_draft
-from hpcpipe.workflow import Workflow, returns_path
+from hpcpipe.workflow import returns_path
+
+if TYPE_CHECKING:
+    from hpcpipe.interface import InterfaceCall
 
 AXIS = "call"
-_ARGUMENT = "hpcpipe_call"  # of `hpcpipe.byvalue.Applied`
 _TELLING = ("__code__", "__defaults__", "__kwdefaults__")
-_PATIENCE = 60.0  # seconds to wait for other clients that submit to the same run
 
 
 @dataclass(eq=False)
@@ -84,6 +74,7 @@ class Calls:
         self.own = Own(Path(self.source).parent if self.source else Path.cwd())
         self._digests = Digests(Files(), self.own)
         self._nodes: dict[int, tuple[Callable[..., Any], str]] = {}  # by id, which it keeps valid
+        self._interfaces: dict[int, tuple[Any, InterfaceCall]] = {}  # by id, likewise
         self._functions: dict[str, bytes] = {}  # by node, its digest
         self._constants: dict[str, Pushed] = {}
         self._labels: dict[str, set[str]] = defaultdict(set)  # by node, for all file systems
@@ -100,10 +91,12 @@ class Calls:
             positional = (*function.args, *positional)
             named = {**function.keywords, **named}
             function = function.func
+        options = getattr(function, "__hpcpipe__", TaskOptions(Resources(), None))
+        if hasattr(function, "input_spec"):
+            function, named, options = self._interface(function, named)
         node = self._node(function)
         arguments, taken = _read(function, positional, named, self._constants)
         label = _label((*positional, *named.values())) or str(len(self._labels[node]) + 1)
-        options = getattr(function, "__hpcpipe__", TaskOptions(Resources(), None))
         resources = Resources(pack=pack).over(options.resources.over(self._resources))
         folder = returns_path(function) if options.folder is None else options.folder
         call = Call(node, label, label, function, arguments, taken, resources, folder)
@@ -132,6 +125,16 @@ class Calls:
             count += 1
             call.label = f"{call.wanted}-{count}"
         taken.add(call.label.casefold())
+
+    def _interface(
+        self, interface: Any, named: dict[str, Any]
+    ) -> tuple[Callable[..., Any], dict[str, Any], TaskOptions]:
+        """Take an interface of nipype as a function in a folder of its own."""
+        from hpcpipe.interfaces import make_call
+
+        call, named, resources = make_call(type(interface).__name__.lower(), interface, named)
+        _, call = self._interfaces.setdefault(id(interface), (interface, call))
+        return call, named, TaskOptions(resources, True)
 
     def _node(self, function: Callable[..., Any]) -> str:
         """Name the node of a function: as it is called, numbered where another one is."""
@@ -197,101 +200,3 @@ def _read(
 def _label(values: Iterable[Any]) -> str:
     telling = tuple(v for v in values if isinstance(v, str | os.PathLike | Number))
     return labels_for([telling])[0] if telling else ""
-
-
-# --- submitting -----------------------------------------------------------------------------------
-
-
-def first_group(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
-    """Part calls into those of the next submission, of every function what goes with its first
-    call, and those left for later."""
-    first: dict[str, Call] = {}
-    parts: tuple[list[Call], list[Call]] = [], []
-    for call in calls:
-        parts[not call.goes_with(first.setdefault(call.node, call))].append(call)
-    return parts
-
-
-def submit_calls(
-    calls: Sequence[Call], made: Calls, rundir: RunDir, site: Site, site_file: str
-) -> None:
-    """Hand calls over: one array a function, under the run's lock.
-
-    Raises WorkflowError, ConfigError, SchedulerError, LockHeld; UsageError where the folder is a
-    workflow's, whose nodes are not calls.
-    """
-    if not rundir.exists:
-        draft(_workflow(calls, made, rundir), site)  # what fails so leaves nothing behind
-    rundir.create()
-    with rundir.lock(_PATIENCE):
-        adopt(rundir, make_scheduler(site.scheduler, scheduler_options(site)))
-        _keep_apart(calls, made, rundir)
-        drafted = draft(_workflow(calls, made, rundir), site)
-        submit_draft(drafted, {DIRECT: True}, site_file)
-
-
-def nodes_so_far(rundir: RunDir) -> Mapping[str, NodeRecord]:
-    """Give the nodes of a run of calls; raises UsageError where it is that of a workflow."""
-    runs = Ledger(rundir.ledger).read().runs
-    if not runs:
-        return {}
-    record = read_record(rundir, runs[-1]["run"])
-    if DIRECT not in record.source:
-        raise UsageError(
-            f"{rundir.folder}: the run of a workflow; give the executor another name or base_dir"
-        )
-    return record.nodes
-
-
-def _workflow(calls: Sequence[Call], made: Calls, rundir: RunDir) -> Workflow:
-    workflow = Workflow(rundir.folder.name, rundir.folder.parent, source=made.source)
-    by_node: dict[str, list[Call]] = {}
-    for call in calls:
-        by_node.setdefault(call.node, []).append(call)
-    for name, some in by_node.items():
-        axis = Axis(AXIS, tuple(call.label for call in some))
-        rows = Each([call.arguments for call in some], axis, axis.labels)
-        first = some[0]
-        inputs = {_ARGUMENT: rows, **first.constants}
-        applied, resources = Applied(first.function), first.resources
-        workflow.nodes[name] = Node(name, applied, inputs, (axis,), resources, first.folder)
-    return workflow
-
-
-def _keep_apart(calls: Sequence[Call], made: Calls, rundir: RunDir) -> None:
-    """Rename the calls whose name another client gave to another call that is good or under way.
-
-    One that went wrong is replaced: nobody waits for it any more.
-    """
-    labels = {name: dict(node.by_label()) for name, node in nodes_so_far(rundir).items()}
-    clashing = [call for call in calls if call.label in labels.get(call.node, ())]
-    if not clashing:
-        return
-    bad = {(t.node, t.label) for t in make_report(rundir).failures}
-    files = Files()
-    while clashing:
-        nodes = make_plan(_workflow(clashing, made, rundir), files=files).nodes
-        keys = {
-            (name, label): node.keys[at * SIZE : at * SIZE + SIZE]
-            for name, node in nodes.items()
-            for at, label in enumerate(node.node.axes[0].labels)
-        }
-        clashing = [
-            call
-            for call in clashing
-            if labels[call.node].get(call.label) not in (None, keys[call.node, call.label])
-            and (call.node, call.label) not in bad
-        ]
-        for call in clashing:
-            made.rename(call)
-
-
-def cannot_travel(call: Call, own: Own) -> WorkflowError | None:
-    """Say why a call's arguments cannot be sent to a node; None where they can."""
-    try:
-        with own.by_value():
-            pickle_value(call.arguments, own)
-            Digests(Files(), own).digest(call.arguments)
-    except Exception as error:
-        return WorkflowError(f"{call.name}: its arguments cannot be sent to a node: {error}")
-    return None

@@ -22,13 +22,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from hpcpipe.calls import Call, Calls, cannot_travel, first_group, nodes_so_far, submit_calls
+from hpcpipe.calls import Call, Calls
 from hpcpipe.errors import (
     HpcpipeError,
     LockHeld,
     SchedulerUnavailable,
     WorkflowError,
 )
+from hpcpipe.handover import cannot_travel, first_group, nodes_so_far, submit_calls
 from hpcpipe.node import check_name, read_resources
 from hpcpipe.run import Run, pick_site, remember
 from hpcpipe.rundir import RunDir
@@ -125,7 +126,7 @@ class Executor(concurrent.futures.Executor):
         self._made.push(self._rundir, constants)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call a function on the cluster, and give a future for its result.
+        """Call a function, or an interface of nipype, and give a future for its result.
 
         Raises WorkflowError for what cannot be sent there, RuntimeError after `shutdown`.
         """

@@ -27,6 +27,10 @@ class InterfaceCall:
     settings: Mapping[str, Any]  # what else an interface was made with
 
     @property
+    def __name__(self) -> str:
+        return self.kind.__name__.lower()
+
+    @property
     def interface(self) -> Any:
         """The interface itself."""
         return self.__dict__["interface"]

@@ -179,3 +179,18 @@ def test_what_could_not_be_handed_over_is_tried_again(
         executor.flush()
         assert not future.done()
     assert labels(executor) == {"add": ("1",)}
+
+
+def test_an_interface_of_nipype_is_called_like_a_function(executor: Executor) -> None:
+    from nipype.algorithms.misc import Gunzip
+
+    unpack = task(memory="1G")(Gunzip())
+    for name in ("SAD07.nii.gz", "SAD08.nii.gz"):
+        Path(name).touch()
+        executor.submit(unpack, in_file=name)
+    with pytest.raises(WorkflowError, match=r"gunzip: no input 'file'"):
+        executor.submit(unpack, file="SAD09.nii.gz")
+    [node] = submitted(executor).nodes.values()
+    assert (node.name, node.axes[0].labels) == ("gunzip", ("SAD07", "SAD08"))
+    assert node.folder is not None
+    assert str(node.resources) == "2 cpus, 1 GB"

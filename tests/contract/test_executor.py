@@ -179,6 +179,17 @@ def test_calls_outlive_their_program_and_another_one_takes_them_up(
     assert arrays(user.home / "hpcpipe_runs" / "shared") == 2
 
 
+def test_calls_of_a_program_that_just_ends_are_handed_over(user: Cluster) -> None:
+    program = """
+        from hpcpipe import Executor
+        future = Executor("calls", gather=600).submit(abs, -7)
+    """
+    file = user.write("program.py", program)
+    words = [sys.executable, str(file)]
+    subprocess.run(words, cwd=user.home, check=True, timeout=PATIENCE, env=user.environment)
+    assert user.finish("--run", "hpcpipe_runs/calls")["nodes"] == {"abs": {"all": 1, "done": 1}}
+
+
 def test_several_clients_share_a_run(
     user: Cluster, program: Callable[..., subprocess.Popen[str]]
 ) -> None:
