@@ -82,7 +82,8 @@ def grouped(files: Sequence[Path], per: str | None) -> Iterator[tuple[tuple[str,
         return
     if per not in _ENTITIES.values():
         raise WorkflowError(f"each.bids: per={per!r}{near(per, _ENTITIES.values())}")
-    names = names[: names.index(per) + 1] if per in names else names
+    order = [*_ENTITIES.values()]
+    names = [name for name in names if order.index(name) <= order.index(per)]
     lists: dict[tuple[str, ...], list[Path]] = {}
     for of, file in zip(named, files, strict=True):
         lists.setdefault(_row(of, names), []).append(file)
@@ -122,13 +123,13 @@ def _texts(value: Any) -> list[str]:
 
 def _scan(root: Path, wanted: Mapping[str, Sequence[str]]) -> Iterator[Path]:
     """Give the files in the folders of the wanted subjects and sessions."""
+    sessions = wanted.get("session")
     for subject in _below(root, "sub-"):
         if _value(subject) in wanted.get("subject", [_value(subject)]):
-            for session in _below(subject, "ses-") or [subject]:
-                if session == subject or _value(session) in wanted.get(
-                    "session", [_value(session)]
-                ):
-                    yield from (file for file in session.glob("*/*") if "_" in file.name)
+            below = _below(subject, "ses-")
+            for folder in (below or [subject]) if sessions is None else below:
+                if sessions is None or _value(folder) in sessions:
+                    yield from (file for file in folder.glob("*/*") if "_" in file.name)
 
 
 def _query(

@@ -78,6 +78,9 @@ class Calls:
         self._functions: dict[str, bytes] = {}  # by node, its digest
         self._constants: dict[str, Pushed] = {}
         self._labels: dict[str, set[str]] = defaultdict(set)  # by node, for all file systems
+        self._numbers: dict[tuple[str, str], int] = defaultdict(
+            lambda: 1
+        )  # the last behind a label
 
     def make(
         self,
@@ -120,10 +123,10 @@ class Calls:
 
     def rename(self, call: Call) -> None:
         """Put a number behind a call's label until no call of this client has it."""
-        taken, count = self._labels[call.node], 1
+        taken, wanted = self._labels[call.node], (call.node, call.wanted)
         while call.label.casefold() in taken:
-            count += 1
-            call.label = f"{call.wanted}-{count}"
+            self._numbers[wanted] += 1
+            call.label = f"{call.wanted}-{self._numbers[wanted]}"
         taken.add(call.label.casefold())
 
     def _interface(

@@ -33,7 +33,7 @@ from hpcpipe.handover import cannot_travel, first_group, nodes_so_far, submit_ca
 from hpcpipe.node import check_name, read_resources
 from hpcpipe.run import Run, pick_site, remember
 from hpcpipe.rundir import RunDir
-from hpcpipe.settling import fail_all, is_dropped, settle, settle_all
+from hpcpipe.settling import add_open, fail_all, is_dropped, settle, settle_all
 
 if TYPE_CHECKING:
     from hpcpipe.site import Site
@@ -240,7 +240,8 @@ class Executor(concurrent.futures.Executor):
         self._tries = 0
         remember(self._rundir.folder)
         with self._lock:
-            self._open |= {call.name: call.future for call in group}
+            for call in group:
+                add_open(self._open, call.name, call.future)
             self._start()  # it may have found nothing to do while these were on their way
         self._wake.set()
         return True

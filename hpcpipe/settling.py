@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hpcpipe.calls import Call
@@ -71,6 +72,23 @@ def settle(future: Future[Any], value: Any = None, error: BaseException | None =
             future.set_result(value)
         else:
             future.set_exception(error)
+
+
+def add_open(open_: dict[str, Future[Any]], name: str, future: Future[Any]) -> None:
+    """Add a task's future; one that the task has already gets what this one gets."""
+    if name in open_:
+        future.add_done_callback(partial(_pass_on, to=open_[name]))
+    open_[name] = future
+
+
+def _pass_on(outcome: Future[Any], to: Future[Any]) -> None:
+    if outcome.cancelled():
+        to.cancel()
+        is_dropped(to)
+    elif error := outcome.exception():
+        settle(to, error=error)
+    else:
+        settle(to, value=outcome.result())
 
 
 def fail_all(calls: Iterable[Call], error: BaseException) -> None:

@@ -46,6 +46,8 @@ PRE = {"session": "pre"}
         ({"suffix": "bold", "task": "rest", "run": 2, **PRE}, "01 02 SAD07"),
         ({"suffix": "bold", "per": "subject"}, "01 02 SAD07"),
         ({"suffix": "bold", "per": "session", "subject": "01"}, "01_post 01_pre"),
+        ({"suffix": "bold", "per": "session", **PRE}, "01 02 SAD07"),
+        ({"suffix": "bold", "per": "task", "subject": "SAD07"}, "SAD07_nback SAD07_rest"),
     ],
 )  # fmt: skip
 def test_a_task_is_named_by_what_tells_its_image_from_others(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_another_clients_call_of_the_same_name_is_left_alone(
     again.submit(add, {"x": 1})
     assert labels(again) == {"add": ("1", "1-2")}
     assert len(scheduler.jobs) == 2
+
+
+def test_a_task_may_have_several_futures(executor: Executor, lab: Lab) -> None:
+    executor.submit(add, 1)
+    executor.flush()
+    attached = Executor.attach(executor.run, site=lab.site)
+    [found] = attached.futures().values()
+    again = attached.submit(add, 1)
+    attached.flush()
+    assert again.cancel()
+    assert wait([found, again], 30).not_done == set()
+    assert found.cancelled()
 
 
 def test_an_argument_that_cannot_travel_stops_its_own_call_only(executor: Executor) -> None:
