@@ -1,13 +1,14 @@
 """What the pages take from the code and its commands when they are built, so that none goes stale.
 
-===================== =============================================================
-``.. command::``      a command of hpcpipe, and what it prints
-``.. shapes::``       workflow files, and the submissions that they are planned to be
-``.. site-keys::``    every key of a site file, from the types in ``hpcpipe.site``
-``.. exit-codes::``   every error and its exit code, from ``hpcpipe.errors``
-``.. reasons::``      ``reason: meaning`` lines, which must be those of the code
-``.. fields::``       the fields of a dataclass
-===================== =============================================================
+====================== ============================================================
+``.. command::``       a command of hpcpipe, and what it prints
+``.. shapes::``        workflow files, and the submissions that they are planned to be
+``.. site-keys::``     every key of a site file, from the types in ``hpcpipe.site``
+``.. shipped-sites::`` the shipped site files: what each is, how old, and where from
+``.. exit-codes::``    every error and its exit code, from ``hpcpipe.errors``
+``.. reasons::``       ``reason: meaning`` lines, which must be those of the code
+``.. fields::``        the fields of a dataclass
+====================== ============================================================
 """
 
 import json
@@ -15,8 +16,9 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields
 from importlib import import_module
 from inspect import getdoc
 from itertools import groupby
@@ -31,22 +33,8 @@ from sphinx.util.docutils import SphinxDirective
 import hpcpipe.errors
 import hpcpipe.site
 from hpcpipe.model import Reason
-
-# How a site file spells what each reader of `hpcpipe.site` reads.
-_KINDS = {
-    "_text": "text",
-    "_line": "one line of text",
-    "_name": "name",
-    "_variable": "name of a variable",
-    "_scheduler": "a scheduler's name",
-    "_flag": "true or false",
-    "_count": "whole number, 1 or more",
-    "_natural": "whole number",
-    "_memory": "memory",
-    "_time": "time",
-    "_date": "date",
-    "_folder": "folder",
-}
+from hpcpipe.siteshow import table_of
+from hpcpipe.sitevalues import Kind
 
 Row = tuple[str, ...]
 
@@ -164,26 +152,23 @@ class SiteKeys(Facts):
         """Write one table for the top level, and one for each table of the file."""
         yield from self._table(hpcpipe.site.Site, "At the top of the file", "")
 
-    def _table(self, cls: type, title: str, lead: str) -> Iterator[str]:
-        tables = [(field, inner) for field in fields(cls) if (inner := _table_of(field))]
+    def _table(self, cls: type, title: str, lead: str, path: str = "") -> Iterator[str]:
+        tables = [(field, inner) for field in fields(cls) if (inner := table_of(field))]
         inside = {field.name for field, _ in tables}
         rows = [_key(field) for field in fields(cls) if field.name not in inside]
         yield from (f".. rubric:: {title}", "", lead, "")
         yield from table("22 22 16 40", ("key", "takes", "if left out", "meaning"), rows)
         for field, inner in tables:
-            listed = get_origin(_bare(field.type)) is tuple
-            title = f"``[[{field.name}]]``" if listed else f"``[{field.name}]``"
-            yield from self._table(inner, title, f"{getdoc(inner)}")
+            title = _title(f"{path}{field.name}", field.type)
+            yield from self._table(inner, title, f"{getdoc(inner)}", f"{path}{field.name}.")
 
 
-def _bare(kind: Any) -> Any:
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
-
-
-def _table_of(field: Field[Any]) -> Any:
-    """Give the dataclass that a field is a table of, or several tables of."""
-    kinds = (_bare(field.type), *get_args(_bare(field.type)))
-    return next((kind for kind in kinds if is_dataclass(kind)), None)
+def _title(name: str, kind: Any) -> str:
+    """Spell the header of a table: ``[limits]``, ``[[queues]]``, ``[software.NAME]``."""
+    origin = get_origin(get_args(kind)[0]) if get_origin(kind) is Annotated else None
+    if origin is tuple:
+        return f"``[[{name}]]``"
+    return f"``[{name}.NAME]``" if origin is Mapping else f"``[{name}]``"
 
 
 def _key(field: Field[Any]) -> Row:
@@ -199,13 +184,29 @@ def _kind(kind: Any) -> str:
     """Say in words what a type of `hpcpipe.site` reads."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        names = [getattr(one, "__name__", "") for one in arguments]
-        return next((_KINDS[name] for name in names if name in _KINDS), "") or _kind(arguments[0])
+        known = [one.words for one in arguments if isinstance(one, Kind)]
+        return known[0] if known else _kind(arguments[0])
     if origin is tuple:
         return f"list: {_kind(arguments[0])}"
     if origin is Mapping:
         return f"table: {_kind(arguments[0])} = {_kind(arguments[1])}"
     return _kind(next(one for one in arguments if one is not NoneType))
+
+
+class ShippedSites(Facts):
+    """The shipped site files of real clusters, with the day and the sources of what they say."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each file that names its sources."""
+        rows = []
+        for file in sorted(Path(self.env.srcdir, "../site-configs").glob("*.toml")):
+            data = tomllib.loads(file.read_text("utf-8"))
+            if "sources" in data:
+                said = [data["description"], data["tried"].capitalize()]
+                sources = [f"| {source}" for source in data["sources"]]
+                words = "\n".join([*(f"| {one}." for one in said), *sources])
+                rows.append((f"``{file.stem}``", str(data["as_of"]), words))
+        yield from table("14 14 72", ("site", "as of", "what it is, and from where"), rows)
 
 
 class ExitCodes(Facts):
@@ -271,6 +272,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "command": Command,
         "shapes": Shapes,
         "site-keys": SiteKeys,
+        "shipped-sites": ShippedSites,
         "exit-codes": ExitCodes,
         "reasons": Reasons,
         "fields": Fields,

@@ -10,13 +10,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from hpcpipe.executor import Executor
+    from hpcpipe.graphs import from_networkx, from_wfformat
     from hpcpipe.mapped import each
     from hpcpipe.node import Node, Output, task
     from hpcpipe.run import Run
     from hpcpipe.workflow import Workflow
 
 __version__ = "0.1.0"
-__all__ = ["Executor", "Node", "Output", "Run", "Workflow", "each", "task"]
+__all__ = [
+    "Executor",
+    "Node",
+    "Output",
+    "Run",
+    "Workflow",
+    "each",
+    "from_networkx",
+    "from_wfformat",
+    "task",
+]
 
 _HOME = {
     "Executor": "hpcpipe.executor",
@@ -25,6 +36,8 @@ _HOME = {
     "Run": "hpcpipe.run",
     "Workflow": "hpcpipe.workflow",
     "each": "hpcpipe.mapped",
+    "from_networkx": "hpcpipe.graphs",
+    "from_wfformat": "hpcpipe.graphs",
     "task": "hpcpipe.node",
 }
 _MODULES = ("spm",)  # that are used as ``hpcpipe.spm.normalize``

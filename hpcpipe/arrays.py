@@ -239,7 +239,7 @@ def _standing(graph: Elements, array: Array, can: Capabilities) -> list[Wait]:
     needed: dict[Standing, set[int]] = {}
     whose: dict[Standing, int] = {}
     for element in array.elements:
-        for job, index in graph.standing.get(element, ()):
+        for job, index in sorted(graph.standing.get(element, ()), key=lambda one: one[0].job):
             needed.setdefault(job, set()).add(index)
             whose[job] = whose.get(job, 0) + 1
     waits = []

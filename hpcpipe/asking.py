@@ -1,11 +1,14 @@
 """Asking the scheduler politely: one question an interval, its answer shared by all clients.
 
 The answer lies in the run's folder. What has ended stays in it, since schedulers forget; what is
-live is replaced each time.
+live is replaced each time. While one client asks, the others take the answer before, or, if there
+is none, wait for the one that is coming.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +20,8 @@ from hpcpipe.model import JobEnd, JobStatus, Reason, State
 from hpcpipe.record import RunRecord
 from hpcpipe.rundir import RunDir, read_pickle, write_pickle
 
+_TURN = 300.0  # seconds after which a client that still asks was killed; commands end before
+_WAIT = 20.0  # seconds that another client's answer is waited for, where there is none yet
 _SINGLY = 200  # elements the accounting is asked for by name; more are asked for by their job
 
 
@@ -55,14 +60,68 @@ def ask(
     last = not open_ and not answer.trouble and doubts - answer.missing.keys()
     if not fresh and not last and now - answer.asked < record.poll_seconds:
         return answer
+    if not _take_turn(rundir):
+        return _await_answer(rundir, answer) if fresh or not answer.asked else answer
+    try:
+        latest = _read_answer(rundir)
+        if latest.asked > answer.asked:
+            return latest  # somebody asked in the meantime
+        return _ask(rundir, record, answer, {**unresolved, **doubtful}, open_, doubts, now)
+    finally:
+        with suppress(OSError):
+            rundir.asking.unlink()
+
+
+def _take_turn(rundir: RunDir) -> bool:
+    """Become the one client that asks, unless another is at it.
+
+    Who cannot write to the run's folder asks for itself.
+    """
+    for _ in range(2):
+        try:
+            os.close(os.open(rundir.asking, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            with suppress(OSError):
+                if time.time() - rundir.asking.stat().st_mtime < _TURN:
+                    return False
+                rundir.asking.unlink()  # of one that was killed
+        except OSError:
+            return True
+        else:
+            return True
+    return False
+
+
+def _await_answer(rundir: RunDir, before: Answer) -> Answer:
+    """Wait for the answer that another client is about to get; else take the one before."""
+    give_up = time.monotonic() + _WAIT
+    while time.monotonic() < give_up:
+        time.sleep(0.1)
+        answer = _read_answer(rundir)
+        if answer.asked > before.asked:
+            return answer
+        if not rundir.asking.exists():
+            break
+    return before
+
+
+def _ask(
+    rundir: RunDir,
+    record: RunRecord,
+    answer: Answer,
+    of: Mapping[str, Submission],
+    open_: Collection[str],
+    doubts: Collection[str],
+    now: float,
+) -> Answer:
+    """Ask about what is open, and leave the answer for all."""
     from hpcpipe.schedulers import make_scheduler
 
     scheduler = make_scheduler(record.scheduler, record.options)
-    of = {**unresolved, **doubtful}
     try:
         polled = scheduler.poll(_jobs(of, open_))
         live = {element: polled[element] for element in open_ if element in polled}
-        gone = (open_ - live.keys()) | doubts
+        gone = {one for one in open_ if one not in live} | {*doubts}
         since = min((of[element].time for element in gone), default=now)
         ended = scheduler.account(gone if len(gone) <= _SINGLY else _jobs(of, gone), since)
     except SchedulerUnavailable as error:

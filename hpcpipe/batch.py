@@ -83,12 +83,21 @@ class Batch:
 class Limits:
     """What the site allows: elements in one array (0: no arrays), scheduler calls in all.
 
-    A graph that no axes describe takes at most ``coarse_calls``, and as few as make its makespan
-    no longer than by the part ``slack``. ``cores`` is how many a user has at a time, if known.
+    ``elements`` is how many a submission may have, ``shortest`` the seconds below which tasks are
+    too short for an element of their own; ``cores`` is how many a user has at a time, if known.
+    A graph that is searched for arrays takes at most ``coarse_calls``, and as few as make its
+    makespan no longer than by the part ``slack``.
     """
 
     array_size: int = 1000
     calls: int = 200
+    elements: int | None = None
+    shortest: int | None = None
+    cores: int | None = None
     coarse_calls: int = 20
     slack: float = 0.02
-    cores: int | None = None
+
+    def pack_of(self, asked: Resources) -> int:
+        """Say how many tasks that ask for this an element should run, one after the other."""
+        short = -(-self.shortest // asked.time) if self.shortest and asked.time else 1
+        return max(asked.pack or 1, short)

@@ -116,6 +116,7 @@ class Calls:
             except Exception as error:
                 raise WorkflowError(f"push: {name}: cannot be sent to a node: {error}") from error
             rundir.create()
+            rundir.pushed.mkdir(exist_ok=True, mode=0o700)
             file = rundir.pushed / f"{digest.hex()}.pkl"
             if not file.exists():
                 write_whole(file, data)

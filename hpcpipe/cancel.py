@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcpipe.ledger import Ledger
-from hpcpipe.record import read_record
+from hpcpipe.record import accepted, read_record
 from hpcpipe.rundir import RunDir
 from hpcpipe.schedulers import make_scheduler
 from hpcpipe.status import make_report
@@ -26,18 +26,17 @@ def _everything(rundir: RunDir) -> int:
     history = ledger.read()
     record = read_record(rundir, history.last["run"])
     scheduler = make_scheduler(record.scheduler, record.options)
-    open_ = {job: one.batch for job, one in history.jobs().items() if not one.cancelled}
+    open_ = {one.job: batch for batch, one in accepted(rundir, history) if one.job}
     live = scheduler.poll(open_)
-    jobs = [job for job in open_ if any(_belongs(element, job) for element in live)]
+    jobs = [
+        job
+        for job, batch in open_.items()
+        if any(scheduler.element(job, index) in live for _, _, index in batch.tasks())
+    ]
     scheduler.cancel(jobs)
     if jobs:
-        ledger.cancelled([open_[job] for job in jobs], "by hpcpipe cancel")
+        ledger.cancelled([open_[job].id for job in jobs], "by hpcpipe cancel")
     return len(live)
-
-
-def _belongs(element: str, job: str) -> bool:
-    """Tell whether an element is of a job, in any scheduler's spelling: ``12_3``, ``12[3]``."""
-    return element.startswith(job) and not element[len(job) :][:1].isdigit()
 
 
 def _tasks(rundir: RunDir, names: tuple[str, ...]) -> int:

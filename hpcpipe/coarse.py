@@ -5,37 +5,36 @@ but each level then waits for the slowest element of the one above. Between the 
 
 * Elements are put into *layers*: of one depth, place and kind. Only elements of one layer can
   share an array. A layer in one piece is an array.
-* They are put in a line, such that those which lead to the same later element are neighbours and
-  the most urgent come first: *line* is the order in which a walk back from the graph's ends leaves
-  them. *Cuts* in this line divide layers. Where a layer and the one below it are cut in the same
-  places, an array waits for little more than it needs.
-* Which layers to cut, and where, is found by trying: every try is laid out as arrays and simulated,
-  and judged by the makespan beside that of exact dependencies, longest path first.
+* They are put in a *line* of blocks, such that those which lead to the same later element are
+  neighbours and the most urgent come first. *Cuts* in this line divide layers. Where a layer and
+  the one below it are cut in the same places, an array waits for little more than it needs.
+* Which layers to cut, and where, and in which order the blocks should stand, is found by trying:
+  every try is laid out as arrays and simulated, and judged by the makespan beside that of exact
+  dependencies, longest path first.
 """
 
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from math import ceil, exp, log
+from math import ceil, exp, inf, log
 
 from hpcpipe.arrays import Array, exact_jobs, lay_out, make_jobs
+from hpcpipe.cuts import Cuts, Pieces, changed
 from hpcpipe.elements import Elements
 from hpcpipe.lines import make_layers, make_lines
 from hpcpipe.model import Capabilities
 from hpcpipe.simulate import simulate
 
-_EFFORT = 2_000_000  # elements laid out or simulated, in all; two seconds or so
-_TRIES = range(4, 1000)  # from the largest graphs to the smallest
+_EFFORT = 3_000_000  # elements and dependencies laid out or simulated; three seconds or so
+_TRIES = 4, 1000  # at least and at most, whatever the size of the graph
 _WARMTH = 0.03  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
-_SHARES = (0.35, 0.7, 1.0, 2.0)  # of the graph's mean width: cores to try where they are not known
-
-# For every layer, where in the line it is cut.
-Cuts = tuple[tuple[int, ...], ...]
+_IDLE = 2000  # changes in turn that bring nothing: there may be no more to try
+_STARTS = 4  # patterns of cuts to begin with
+_SHARES = (0.35, 0.7, 1.0, 1.5, 3.0)  # of the graph's mean width: cores to try if none are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +62,12 @@ def coarsen(
     """Find at most ``calls`` arrays of at most ``size`` elements, and as few as slack lets.
 
     ``slack`` is the part by which the makespan may be longer than with exact dependencies. Where
-    ``cores`` are not known, numbers about the graph's mean width are tried. A graph that is deeper
-    than ``calls`` takes an array a level.
+    ``cores`` are not known, numbers about the graph's mean width are tried, and as many as there
+    are elements. A graph that is deeper than ``calls`` takes an array a level.
     """
     search = _Search(graph, can, size, calls, slack, cores)
     best = search.run()
-    return Coarse(best.arrays, best.cost, search.cores)
+    return Coarse(best.arrays, max(best.costs), search.cores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +76,7 @@ class _Try:
 
     rank: tuple[float, ...]
     arrays: Sequence[Array]
-    cost: float
-    line: int
+    costs: Sequence[float]  # by number of cores
     cuts: Cuts
 
 
@@ -93,160 +91,138 @@ class _Search:
         cores: int | None,
     ) -> None:
         self.graph, self._can, self._size, self._slack = graph, can, size, slack
-        self.layers, self._layer_of = make_layers(graph, calls)
-        self._depths = [layer[0] for layer in self.layers]
-        self.calls = max(calls, sum(ceil(n / size) for n in self._sizes()))
-        self.cores = [cores] if cores else _likely_cores(graph)
+        layers, layer_of = make_layers(graph, calls)
+        self._depths = [layer[0] for layer in layers]
+        self._lines = make_lines(graph)
+        self._pieces = [Pieces(graph, line.block, layer_of, len(layers)) for line in self._lines]
+        whole = self._pieces[0].whole(0)
+        self._calls = max(calls, self._count(self._pieces[0].parts(whole)))
+        self.cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
         exact = exact_jobs(graph)
         self._exact = [simulate(exact, cores).makespan or 1.0 for cores in self.cores]
-        self._lines = make_lines(graph)
-        self._tries = min(
-            max(_EFFORT // (len(graph) * (1 + len(self.cores))), _TRIES[0]), _TRIES[-1]
-        )
-        self._done: dict[tuple[int, Cuts], _Try | None] = {}
+        self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
+        self._hard = [0.0] * len(self.cores)  # the latest ones
+        self._edges = sum(map(len, graph.parents))
+        self._spent = 0
+        self._done: set[object] = set()
         self._random = random.Random(0)  # the same graph has the same plan, always
-
-    def _sizes(self) -> list[int]:
-        counts = [0] * len(self.layers)
-        for layer in self._layer_of:
-            counts[layer] += 1
-        return counts
+        self._first = whole
 
     def run(self) -> _Try:
         """Search: first patterns of cuts, then whatever makes the best of these better."""
-        whole: Cuts = ((),) * len(self.layers)
-        best = self._try(0, whole)
+        best = self._try(self._first, inf)
         assert best is not None
-        if best.cost <= 1 + self._slack / 4:
+        if max(best.costs) <= 1 + self._slack / 4:
             return best
         patterns = list(self._patterns())
         self._random.shuffle(patterns)
         tried = [best]
-        for line, cuts in patterns:
-            if len(self._done) > self._tries * 2 // 5:
+        for cuts in patterns:
+            if self._ended(_EFFORT * 2 // 5):
                 break
-            if found := self._try(line, cuts):
-                tried.append(found)
-        tried.sort(key=lambda one: one.rank)
-        starts = tried[:4]
-        for number, start in enumerate(starts):
-            share = (self._tries - len(self._done)) // (len(starts) - number)
-            best = min(best, self._climb(start, len(self._done) + share), key=lambda one: one.rank)
-        return min(best, tried[0], key=lambda one: one.rank)
+            # Worth a full look only where it may become one of those to begin with.
+            worst = tried[_STARTS - 1].rank[0] if len(tried) >= _STARTS else inf
+            if found := self._try(cuts, worst):
+                tried = sorted([*tried, found], key=lambda one: one.rank)[:_STARTS]
+        for number, start in enumerate(tried):
+            share = (_EFFORT - self._spent) // (len(tried) - number)
+            best = min(best, self._climb(start, self._spent + share), key=lambda one: one.rank)
+        return best
 
-    def _parts(self, line: int, cuts: Cuts) -> list[list[int]]:
-        where = self._lines[line].place
-        parts: dict[tuple[int, int], list[int]] = {}
-        for element, layer in enumerate(self._layer_of):
-            cut = cuts[layer]
-            key = layer, bisect_right(cut, where[element]) if cut else 0
-            if key in parts:
-                parts[key].append(element)
-            else:
-                parts[key] = [element]
-        return [parts[key] for key in sorted(parts)]
+    def _ended(self, effort: int) -> bool:
+        tries = len(self._done)
+        return tries >= _TRIES[1] or (self._spent >= effort and tries >= _TRIES[0])
 
-    def _try(self, line: int, cuts: Cuts) -> _Try | None:
-        """Lay the graph out with these cuts, and simulate; None if it takes too many calls."""
-        if (line, cuts) in self._done:
-            return self._done[line, cuts]
-        parts = self._parts(line, cuts)
-        if sum(ceil(len(part) / self._size) for part in parts) > self.calls:
+    def _count(self, parts: Sequence[Sequence[int]]) -> int:
+        return sum(ceil(len(part) / self._size) for part in parts)
+
+    def _try(self, cuts: Cuts, limit: float) -> _Try | None:
+        """Lay the graph out with these cuts, and simulate.
+
+        None if it was tried before, takes too many calls, or is sure to rank above ``limit``.
+        """
+        pieces = self._pieces[cuts.line]
+        key = pieces.key(cuts)
+        if key in self._done:
             return None
+        parts = pieces.parts(cuts)
+        if self._count(parts) > self._calls:
+            return None
+        self._done.add(key)
         arrays = lay_out(self.graph, parts, self._can, self._size)
         jobs = make_jobs(self.graph, arrays)
-        costs = [
-            simulate(jobs, cores, window=self._can.window).makespan / exact
-            for cores, exact in zip(self.cores, self._exact, strict=True)
-        ]
-        worst = max(costs)
-        mean = exp(sum(log(max(cost, 1e-9)) for cost in costs) / len(costs))
+        self._spent += len(self.graph) + self._edges
+        costs = list(self._least)
+        # What cost most before is likely to do so again, and may save the rest.
+        for at in sorted(range(len(costs)), key=self._hard.__getitem__, reverse=True):
+            made = simulate(jobs, self.cores[at], window=self._can.window).makespan
+            costs[at] = made / self._exact[at]
+            self._spent += len(self.graph)
+            self._hard[at] = costs[at]
+            if _mark(costs) > limit:
+                return None
+        self._least = [min(pair) for pair in zip(costs, self._least, strict=True)]
         # Fewer calls count only among those that are good enough.
-        good = 1 + self._slack / 2
-        rank = (round(max(mean * worst**0.5, good), 4), len(arrays), mean)
-        found = _Try(rank, arrays, worst, line, cuts)
-        self._done[line, cuts] = found
-        return found
+        mark = _mark(costs)
+        rank = (round(max(mark, 1 + self._slack / 2), 4), len(arrays), mark)
+        return _Try(rank, arrays, costs, cuts)
 
-    def _patterns(self) -> Iterator[tuple[int, Cuts]]:
+    def _patterns(self) -> Iterator[Cuts]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""
         depths = sorted(set(self._depths))
         seen = set()
         for number, line in enumerate(self._lines):
+            order = tuple(range(len(line.work)))
             for growth in (1.0, 1.5):  # equal pieces, or larger ones the later they are urgent
                 pieces = {count: line.pieces(count, growth) for count in _PIECES}
                 for first, last in combinations_with_replacement(depths, 2):
                     for count in _PIECES:
-                        cuts = tuple(
+                        at = tuple(
                             pieces[count] if first <= depth <= last else ()
                             for depth in self._depths
                         )
-                        calls = sum(len(cut) + 1 for cut in cuts)
-                        if calls <= self.calls + count and (number, cuts) not in seen:
-                            seen.add((number, cuts))
-                            yield number, cuts
+                        calls = sum(len(cut) + 1 for cut in at)
+                        if calls <= self._calls + count and (number, at) not in seen:
+                            seen.add((number, at))
+                            yield Cuts(number, order, at)
                             break
 
     def _climb(self, start: _Try, until: int) -> _Try:
         """Change cuts at random, and keep what is no worse; at first, what is a little worse."""
         best = here = start
-        began = len(self._done)
-        for _ in range(20 * self._tries):
-            done = len(self._done)
-            if done >= until:
-                break
-            found = self._try(here.line, self._changed(here))
-            if found is None:
-                continue
-            warmth = _WARMTH * (until - done) / (until - began)
-            if (
-                found.rank <= here.rank
-                or found.rank[0] <= here.rank[0] + warmth * self._random.random()
-            ):
+        began = self._spent
+        idle = 0
+        while not self._ended(until) and idle < _IDLE:
+            warmth = _WARMTH * max(0, until - self._spent) / max(1, until - began)
+            limit = here.rank[0] + warmth * self._random.random()
+            found = self._try(changed(here.cuts, self._depths, self._random), limit)
+            idle = idle + 1 if found is None else 0
+            if found and (found.rank <= here.rank or found.rank[0] <= limit):
                 here = found
                 best = min(best, here, key=lambda one: one.rank)
         return best
 
-    def _changed(self, one: _Try) -> Cuts:
-        """Shift, drop or add a cut, in one layer or a range of depths."""
-        dice, places = self._random, self._lines[one.line].breaks
-        layers = [set(cut) for cut in one.cuts]
-        used = sorted({place for cut in layers for place in cut})
-        what = dice.random()
-        if what < 0.4 and used:
-            old = dice.choice(used)
-            at = bisect_right(places, old) - 1 + dice.choice((-4, -3, -2, -1, 1, 2, 3, 4))
-            for cut in layers:
-                if old in cut:
-                    cut.remove(old)
-                    cut.add(places[max(0, min(len(places) - 1, at))])
-        elif what < 0.6 and used:
-            old = dice.choice(used)
-            having = [cut for cut in layers if old in cut]
-            for cut in having if dice.random() < 0.4 else [dice.choice(having)]:
-                cut.remove(old)
-        elif places:
-            new = dice.choice(used if used and dice.random() < 0.4 else places)
-            here = dice.randrange(len(layers))
-            ends = self._depths[here], self._depths[dice.randrange(len(layers))]
-            several = dice.random() < 0.6
-            for layer, cut in enumerate(layers):
-                if layer == here or (several and min(ends) <= self._depths[layer] <= max(ends)):
-                    cut.add(new)
-            if used and dice.random() < 0.5:
-                old = dice.choice(used)
-                for cut in layers:
-                    if dice.random() < 0.7:
-                        cut.discard(old)
-        return tuple(tuple(sorted(cut)) for cut in layers)
+
+def _mark(costs: Sequence[float]) -> float:
+    """Weigh costs: their mean, and somewhat more the worst."""
+    mean = exp(sum(log(max(cost, 1e-9)) for cost in costs) / len(costs))
+    return float(mean * max(costs) ** 0.5)
 
 
-def _likely_cores(graph: Elements) -> list[int]:
-    """Guess numbers of cores at which it matters how the graph is laid out."""
+def likely_cores(graph: Elements, shares: Sequence[float] = _SHARES) -> list[int]:
+    """Guess numbers of cores at which it matters how the graph is laid out.
+
+    They are ``shares`` of its mean width: of what it keeps busy if there is no end of cores.
+    """
     work = sum(
         seconds * (place[0].cpus or 1)
         for seconds, place in zip(graph.seconds, graph.places, strict=True)
     )
-    width = work / (max(graph.below) or 1.0)
-    most = max(place[0].cpus or 1 for place in set(graph.places))
-    return sorted({max(most, round(share * width)) for share in _SHARES})
+    width = work / (max(graph.below, default=0.0) or 1.0)
+    most = max((place[0].cpus or 1 for place in set(graph.places)), default=1)
+    return sorted({max(most, round(share * width)) for share in shares})
+
+
+def _endless(graph: Elements) -> int:
+    """Count so many cores that no element ever waits for one."""
+    return sum(place[0].cpus or 1 for place in graph.places)

@@ -95,7 +95,7 @@ def make_command(
     words: str | Sequence[str], outputs: str | Mapping[str, str] | None, inputs: Mapping[str, Any]
 ) -> Command:
     """Read a command as `Workflow.command` is given it; raises WorkflowError."""
-    split = tuple(_split(words) if isinstance(words, str) else map(os.fspath, words))
+    split = tuple(split_words(words) if isinstance(words, str) else map(os.fspath, words))
     if not split:
         raise WorkflowError("command: no words")
     named = {_ONLY: outputs} if isinstance(outputs, str) else dict(outputs or {})
@@ -132,7 +132,8 @@ def _names(template: str, program: str, known: Collection[str]) -> set[str]:
     return {name for name, _ in fields}
 
 
-def _split(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """Split text into words as a shell would; raises WorkflowError for what only a shell does."""
     try:
         words = shlex.split(text)
     except ValueError as error:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcpipe.allowance import Bill, check_places, make_bill
 from hpcpipe.axes import label
 from hpcpipe.batch import Batch, Limits
 from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
+from hpcpipe.expected import run_times
 from hpcpipe.files import Files
-from hpcpipe.ledger import History, Ledger, Submission
-from hpcpipe.model import JobStatus, Resources
+from hpcpipe.ledger import History, Ledger
+from hpcpipe.model import JobStatus, Resources, State
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
-from hpcpipe.record import BatchRecord, read_record
+from hpcpipe.record import accepted, read_record
 from hpcpipe.render import Job, make_job, render
 from hpcpipe.routing import Route, route
 from hpcpipe.rundir import RunDir, read_pickle
@@ -53,6 +55,16 @@ class Draft:
     superseded: tuple[str, ...]  # elements in the queue for tasks that are otherwise now
 
     @property
+    def routed(self) -> list[tuple[Batch, Route]]:
+        """Every batch with where it goes."""
+        return [(one.batch, one.route) for one in self.prepared]
+
+    @property
+    def bill(self) -> Bill:
+        """What it costs at worst."""
+        return make_bill(self.routed)
+
+    @property
     def calls(self) -> int:
         """How many submit commands it takes."""
         return len(self.prepared)
@@ -73,24 +85,35 @@ def draft(
     """Work out what a submission would do. Asks the scheduler at most once, writes nothing.
 
     ``raise_for`` gives, by node and key, the resources of tasks that need more than before. Raises
-    UsageError where the scheduler could not work in the run's folder.
+    UsageError where the scheduler could not work in the run's folder, ConfigError where the site
+    cannot take what it would get.
     """
     rundir = RunDir(workflow.folder)
     scheduler = make_scheduler(site.scheduler, scheduler_options(site))
     _check_path(rundir.folder.resolve(), scheduler)
+    _check_nodes(rundir.folder.resolve(), site)
     history = Ledger(rundir.ledger).read()
     raised = raise_for(rundir) if raise_for else {}
     known = _known(workflow, rundir, history, scheduler, raised)
     files = Files(workflow.files, read_pickle(rundir.files))
     plan = make_plan(workflow, known, files, resources)
-    limits = Limits(site.limits.array_size, site.limits.calls)
-    batches = make_batches(plan, scheduler.capabilities, limits)
+    batches = make_batches(
+        plan, scheduler.capabilities, _limits(site), lambda: run_times(plan, rundir, history)
+    )
     run = len(history.runs) + 1
     cwd = str(Path.cwd())
     writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
     prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
+    check_places([(one.batch, one.route) for one in prepared], site)
     superseded = tuple(_superseded(plan, known, rundir, history, scheduler))
     return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared, superseded)
+
+
+def _limits(site: Site) -> Limits:
+    """Give the planner what it needs to know of a site's limits."""
+    of = site.limits
+    counted = of.max_jobs if of.elements_count and of.overflow == "refused" else None
+    return Limits(of.array_size, of.calls, counted, of.shortest_job, of.cores)
 
 
 def _check_path(folder: Path, scheduler: Scheduler) -> None:
@@ -101,11 +124,28 @@ def _check_path(folder: Path, scheduler: Scheduler) -> None:
         )
 
 
+def _check_nodes(folder: Path, site: Site) -> None:
+    """Raise where no compute node could write to the run's folder."""
+    if not site.nodes.common:
+        raise ConfigError(
+            f"site {site.name!r}: its nodes share no filesystem with this machine, "
+            "and hpcpipe finds its results nowhere else"
+        )
+    if not site.nodes.home and folder.is_relative_to(Path.home().resolve()):
+        place = site.scratch.common or "a common folder outside it"
+        raise UsageError(
+            f"{folder}: the nodes of site {site.name!r} cannot write to the home folder; "
+            f"choose a base_dir below {place}"
+        )
+
+
 def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
-    return (
-        {"cpus": site.local.cpus, "memory": site.local.memory} if site.scheduler == "local" else {}
-    )
+    if site.scheduler == "local":
+        return {"cpus": site.local.cpus, "memory": site.local.memory}
+    own = getattr(site, site.scheduler)
+    options = {"cluster": getattr(own, "cluster", None), "cancels": site.limits.cancels}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _prepare(
@@ -132,7 +172,7 @@ def _known(
         return {}
     listings = rundir.list_all(workflow.nodes)
     open_: dict[str, list[tuple[str, str, InFlight]]] = {}  # by job: node, key, place
-    for batch, submission in _accepted(rundir, history):
+    for batch, submission in accepted(rundir, history):
         if submission.job is None:
             continue
         for node, key, index in batch.tasks():
@@ -143,13 +183,17 @@ def _known(
             open_.setdefault(submission.job, []).append((node, key, place))
     live = scheduler.poll(open_)
     in_flight: dict[str, dict[str, InFlight]] = {name: {} for name in workflow.nodes}
+    stuck: dict[str, list[str]] = {name: [] for name in workflow.nodes}
     for job, places in open_.items():
         for node, key, place in places:
-            status = live.get(scheduler.element(job, place.index))
-            if status is not None and not never(status):
+            element = scheduler.element(job, place.index)
+            status = live.get(element)
+            if status is not None and never(status):
+                stuck[node].append(element)
+            elif status is not None:
                 in_flight[node][key] = place
     return {
-        name: Known(listing.good, in_flight[name], raised.get(name, {}))
+        name: Known(listing.good, in_flight[name], raised.get(name, {}), stuck[name])
         for name, listing in listings.items()
     }
 
@@ -157,12 +201,14 @@ def _known(
 def _superseded(
     plan: Plan, known: Mapping[str, Known], rundir: RunDir, history: History, scheduler: Scheduler
 ) -> Iterator[str]:
-    """Find what is in flight under the name of a task of this plan, but with another key.
+    """Find what can never start, or is in flight under the name of a task of this plan, but with
+    another key.
 
     Its code or inputs were changed since: its result is of no use, and it would write into the
     same working folder. Tasks under other names are left alone: they may be wanted.
     """
     for name, node in plan.nodes.items():
+        yield from known[name].stuck if name in known else ()
         in_flight = known[name].in_flight if name in known else {}
         if len(in_flight) == len(node.in_flight):
             continue
@@ -178,16 +224,5 @@ def _superseded(
 
 
 def never(status: JobStatus) -> bool:
-    """Tell whether a queued job can never start, its predecessor having failed."""
-    return status.why == "DependencyNeverSatisfied"
-
-
-def _accepted(rundir: RunDir, history: History) -> Iterator[tuple[BatchRecord, Submission]]:
-    """Give every accepted batch with its submission, run by run."""
-    runs = {one.run for one in history.submissions.values() if one.job and not one.cancelled}
-    for run in sorted(runs):
-        record = read_record(rundir, run)
-        for batch in record.batches.values():
-            submission = history.submissions.get(batch.id)
-            if submission is not None and submission.job and not submission.cancelled:
-                yield batch, submission
+    """Tell whether a queued job can never start."""
+    return status.state is State.BLOCKED

@@ -8,7 +8,7 @@ columns, by element number; numbers ascend from node to node, upstream ones firs
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcpipe.batch import Standing
@@ -45,11 +45,18 @@ class Elements:
         return len(self.tasks)
 
 
-def make_elements(plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: bool) -> Elements:
+def make_elements(
+    plan: Plan,
+    seconds: Mapping[str, Sequence[float]],
+    *,
+    fuse: bool = False,
+    pack: Callable[[Resources], int] | None = None,
+) -> Elements:
     """Form the elements of a plan; ``seconds`` are run times by node, as far as known.
 
-    ``fuse`` joins chains of tasks with equal resources. A task of unknown run time counts as long
-    as the mean of the known ones.
+    ``fuse`` joins chains of tasks with equal resources; ``pack`` says of what tasks ask for how
+    many neighbours of a node are joined. A task of unknown run time counts as long as the mean of
+    the known ones.
     """
     nodes = tuple(plan.nodes.values())
     known = [one for column in seconds.values() for one in column]
@@ -82,7 +89,8 @@ def make_elements(plan: Plan, seconds: Mapping[str, Sequence[float]], *, fuse: b
                         standing.setdefault(element, set()).add((Standing(place.job), at))
             parents.append(sorted(mine))
     groups = list(_chains(parents, places, standing)) if fuse else [[t] for t in range(len(tasks))]
-    groups = list(_packs(groups, tasks, places))
+    if pack:
+        groups = list(_packs(groups, tasks, places, pack))
     return _columns(nodes, groups, tasks, places, times, parents, standing)
 
 
@@ -112,21 +120,23 @@ def _packs(
     groups: Sequence[list[int]],
     tasks: Sequence[tuple[int, int]],
     places: Sequence[Place],
+    pack: Callable[[Resources], int],
 ) -> Iterator[list[int]]:
-    """Join so many neighbours of a node as it asks to be packed."""
-    pack: list[int] = []
+    """Join neighbours of a node, or of a chain of nodes, so many as ``pack`` says."""
+    joined: list[int] = []
+    kind: object = None
+    held = 0
     for group in groups:
-        size = (places[group[0]][0].pack or 1) if len(group) == 1 else 1
-        same = pack and tasks[pack[0]][0] == tasks[group[0]][0]
-        if pack and not (same and len(pack) < size and places[pack[0]] == places[group[0]]):
-            yield pack
-            pack = []
-        if size == 1:
-            yield group
-        else:
-            pack.extend(group)
-    if pack:
-        yield pack
+        place = places[group[0]]
+        alike = (place, [tasks[task][0] for task in group])
+        if joined and (alike != kind or held >= pack(place[0])):
+            yield joined
+            joined, held = [], 0
+        kind = alike
+        joined = joined + group
+        held += 1
+    if joined:
+        yield joined
 
 
 def _columns(

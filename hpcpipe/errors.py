@@ -39,6 +39,10 @@ class SchedulerError(HpcpipeError):
 
     exit_status = 5
 
+    def __init__(self, words: str, *, passing: bool = False) -> None:
+        super().__init__(words)
+        self.passing = passing  # the same may be taken a little later
+
 
 class SchedulerUnavailable(SchedulerError):
     """The scheduler could not be asked, which says nothing about the jobs."""
@@ -56,6 +60,12 @@ class ResultError(HpcpipeError):
     """A result is missing, failed, damaged, or not safe to read."""
 
     exit_status = 8
+
+
+class OverBudget(HpcpipeError):
+    """The submission may cost an account more than its budget."""
+
+    exit_status = 9
 
 
 class TasksFailed(HpcpipeError):

@@ -1,4 +1,4 @@
-"""All that is known of one task: its state, its outcome, its log, its files."""
+"""All that is known of one task: its state, its outcome, its log, its files; or of one node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcpipe.ledger import Ledger
 from hpcpipe.model import State
 from hpcpipe.record import read_record
 from hpcpipe.run import Run
-from hpcpipe.show import explain_lines
+from hpcpipe.show import explain_lines, queue_lines
 from hpcpipe.status import Task
 
 _TAIL = 12  # lines of a log
@@ -36,6 +36,35 @@ def tail(path: Path, lines: int) -> str:
     """Read the last lines of a log."""
     with path.open(errors="replace") as file:
         return "".join(deque(file, lines))
+
+
+def explain(run: Run, name: str) -> Iterator[str]:
+    """Say all that is known of a task; of a node of many tasks, where they went and why."""
+    nodes = run.record.nodes
+    return (
+        explain_node(run, name) if name in nodes and nodes[name].axes else explain_task(run, name)
+    )
+
+
+def explain_node(run: Run, name: str) -> Iterator[str]:
+    """Say of a node how its tasks stand, and of each of its batches to which queue it went."""
+    report = run.report()
+    node = run.record.nodes[name]
+    counts = report.counts[name]
+    said = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    yield f"{name}  {len(node)} tasks: {said}"
+    asked = {batch.id: batch for batch in run.record.batches.values() if name in batch.nodes}
+    if not asked:
+        yield "  All of its tasks were good, or submitted before; ask for one of them."
+    seen: set[tuple[str, ...]] = set()
+    for batch in asked.values():
+        lines = (f"  asked      {batch.resources}", *queue_lines(batch))
+        if lines not in seen:  # batches of one node mostly go the same way
+            seen.add(lines)
+            yield from lines
+    bad = next((task for task in report.failures if task.node == name), None)
+    if bad is not None:
+        yield f"Next: hpcpipe explain {bad.name}"
 
 
 def explain_task(run: Run, name: str) -> Iterator[str]:

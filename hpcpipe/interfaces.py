@@ -53,11 +53,9 @@ def resources_of(interface: Any) -> Resources:
     cpus = inputs.get("num_threads") or inputs.get("n_procs")
     gpus = 1 if inputs.get("use_cuda") or inputs.get("use_gpu") else None
     program = software_of(interface)
-    # Where resources can say so, the site's catalogue sets the program up.
-    knows = program is not None and "software" in Resources.__dataclass_fields__
-    more: dict[str, Any] = {"software": (program,)} if knows else {}
+    software = None if program is None else (program,)
     said: TaskOptions = getattr(interface, "__hpcpipe__", TaskOptions(Resources(), None))
-    return said.resources.over(Resources(cpus=cpus, gpus=gpus, **more))
+    return said.resources.over(Resources(cpus=cpus, gpus=gpus, software=software))
 
 
 def software_of(interface: Any) -> str | None:

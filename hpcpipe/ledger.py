@@ -46,10 +46,6 @@ class History:
         """The facts of the latest run."""
         return self.runs[-1]
 
-    def jobs(self) -> dict[str, Submission]:
-        """Every accepted submission by its job id."""
-        return {one.job: one for one in self.submissions.values() if one.job is not None}
-
     def adrift(self) -> list[Submission]:
         """Intents without an id: may have been submitted."""
         return [s for s in self.submissions.values() if s.job is None and not s.cancelled]

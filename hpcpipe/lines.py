@@ -8,8 +8,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from hpcpipe.elements import Elements
+
+# Of the work, where a line is cut into blocks: evenly, and finely at the front.
+_SHARES = sorted({i / 48 for i in range(1, 49)} | {2 ** (-i / 2) for i in range(2, 16)})
 
 
 def make_layers(graph: Elements, calls: int) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -18,8 +22,10 @@ def make_layers(graph: Elements, calls: int) -> tuple[list[tuple[int, ...]], lis
     Kinds share a layer where their parents do, unless they pair one to one with those of a kind:
     so they can stay aligned. Where that makes more layers than calls, all kinds share it.
     """
-    places = {place: number for number, place in enumerate(dict.fromkeys(graph.places))}
-    base = [(depth, places[place]) for depth, place in zip(graph.depth, graph.places, strict=True)]
+    # What waits for jobs of an earlier submission should not make others wait for them, too.
+    places = [(place, element in graph.standing) for element, place in enumerate(graph.places)]
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(places))}
+    base = [(depth, numbers[place]) for depth, place in zip(graph.depth, places, strict=True)]
     fine = _by_kind(graph, base)
     keys: Sequence[tuple[int, ...]] = fine if len(set(fine)) <= calls else base
     layers = sorted(set(keys))
@@ -51,29 +57,28 @@ def _by_kind(graph: Elements, base: Sequence[tuple[int, int]]) -> list[tuple[int
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """An order of all elements: each one's place, the work before each place, where to cut."""
+    """All elements in blocks that stand in a line: each one's block, and the work of each block."""
 
-    place: Sequence[int]
+    block: Sequence[int]
     work: Sequence[float]
-    breaks: Sequence[int]
 
     def pieces(self, count: int, growth: float) -> tuple[int, ...]:
-        """Cut into so many pieces of equal work, or of growing work."""
+        """Say before which blocks to cut, for so many pieces of equal work, or of growing work."""
+        before = [0.0, *accumulate(self.work)]
         cuts = set()
         for piece in range(1, count):
             share = piece / count if growth == 1 else (growth**piece - 1) / (growth**count - 1)
-            wanted = bisect_right(self.work, share * self.work[-1])
-            at = bisect_right(self.breaks, wanted)
-            near = self.breaks[max(0, at - 1) : at + 1]
+            at = bisect_right(before, share * before[-1])
+            near = [one for one in (at - 1, at) if 0 < one < len(self.work)]
             if near:
-                cuts.add(min(near, key=lambda place: abs(place - wanted)))
+                cuts.add(min(near, key=lambda one: abs(before[one] - share * before[-1])))
         return tuple(sorted(cuts))
 
 
 def make_lines(graph: Elements) -> list[Line]:
     """Make lines to cut: by two measures of urgency, each as it is and with elements moved up.
 
-    Moved up, an element stands where the last of its parents does.
+    Moved up, an element is in the block that the last of its parents is in.
     """
     count = len(graph)
     longest = max(graph.below, default=0.0)
@@ -89,21 +94,20 @@ def make_lines(graph: Elements) -> list[Line]:
     end = [-(a + s) for a, s in zip(above, graph.seconds, strict=True)]
     lines = []
     for urgency in (path, late):
-        order = _walk(graph, [(u, e) for u, e in zip(urgency, end, strict=True)])
-        place = [0] * count
-        for at, element in enumerate(order):
-            place[element] = at
-        work = [0.0]
-        for element in order:
-            work.append(work[-1] + graph.seconds[element])
-        breaks = _breaks(graph, place, work)
-        lines.append(Line(place, work, breaks))
-        moved = list(place)
+        block = _blocks(graph, _walk(graph, list(zip(urgency, end, strict=True))))
+        moved = list(block)
         for element in graph.order:
             if graph.parents[element]:
                 moved[element] = max(moved[parent] for parent in graph.parents[element])
-        lines.append(Line(moved, work, breaks))
+        lines += [_line(graph, block), _line(graph, moved)]
     return lines
+
+
+def _line(graph: Elements, block: Sequence[int]) -> Line:
+    work = [0.0] * (max(block, default=0) + 1)
+    for element, at in enumerate(block):
+        work[at] += graph.seconds[element]
+    return Line(block, work)
 
 
 def _walk(graph: Elements, urgency: Sequence[tuple[float, float]]) -> list[int]:
@@ -128,22 +132,26 @@ def _walk(graph: Elements, urgency: Sequence[tuple[float, float]]) -> list[int]:
     return order
 
 
-def _breaks(graph: Elements, place: Sequence[int], work: Sequence[float]) -> list[int]:
-    """Choose places to cut the line at: those that the fewest dependencies cross.
+def _blocks(graph: Elements, order: Sequence[int]) -> list[int]:
+    """Cut an order of elements into blocks, where the fewest dependencies cross.
 
-    One is chosen in each of 48 equal shares of the work, and in shares that double from the front.
+    One cut is chosen in each of 48 equal shares of the work, and in shares that double from the
+    front.
     """
     count = len(graph)
+    place = [0] * count
+    for at, element in enumerate(order):
+        place[element] = at
     change = [0.0] * (count + 1)
     for element in range(count):
         parents = graph.parents[element]
         for parent in parents:  # an element counts as one, however many it needs
             change[place[parent] + 1] += 1 / len(parents)
             change[place[element] + 1] -= 1 / len(parents)
-    shares = sorted({i / 48 for i in range(1, 49)} | {2 ** (-i / 2) for i in range(2, 16)})
+    work = [0.0, *accumulate(graph.seconds[element] for element in order)]
     breaks = []
     at, crossing = 1, change[0]
-    for share in shares:
+    for share in _SHARES:
         best: tuple[float, int] | None = None
         while at < count and work[at] <= share * work[-1]:
             crossing += change[at]
@@ -152,4 +160,4 @@ def _breaks(graph: Elements, place: Sequence[int], work: Sequence[float]) -> lis
             at += 1
         if best:
             breaks.append(best[1])
-    return breaks
+    return [bisect_right(breaks, at) for at in place]

@@ -13,9 +13,14 @@ from hpcpipe.workflow import Workflow
 def load_workflow(spec: str) -> Workflow:
     """Load ``FILE`` or ``FILE:NAME``; relative folders in it mean the current one.
 
-    Raises UsageError where there is no workflow, or several and no name.
+    A file that ends in .json is read as WfFormat. Raises UsageError where there is no workflow, or
+    several and no name.
     """
     file, _, name = spec.partition(":")
+    if file.endswith(".json"):
+        from hpcpipe.graphs import from_wfformat
+
+        return from_wfformat(file, base_dir="hpcpipe_runs")
     module = load_file(Path(file))
     found = {key: value for key, value in vars(module).items() if isinstance(value, Workflow)}
     if name and name not in found:

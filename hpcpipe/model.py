@@ -1,7 +1,7 @@
 """The frozen values that pass between the parts: resources, dependencies, states.
 
-This module knows what things are called and how they are spelled by a person (``"2G"``,
-``"30m"``); it does not know how any scheduler spells them.
+This module knows what things are called and how a person spells them; it does not know how any
+scheduler does.
 """
 
 from __future__ import annotations
@@ -12,69 +12,13 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from hpcpipe.amounts import format_memory as format_memory
+from hpcpipe.amounts import format_time as format_time
+from hpcpipe.amounts import parse_memory as parse_memory
+from hpcpipe.amounts import parse_time as parse_time
 from hpcpipe.errors import ConfigError
 
-# Compiled when they are used: every `hpcpipe status` comes past here, and uses none of them.
-_MEMORY = r"(?i)(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?"
-_TIME_WORDS = r"(?i)(?:(\d+)\s*d)?\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?"
-_TIME_CLOCK = r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?"
-_MIB = {"K": 1 / 1024, "M": 1, "": 1, "G": 1024, "T": 1024 * 1024}
-
-
-def parse_memory(text: str | int) -> int:
-    """Read an amount of memory (``"2G"``, ``"500M"``, a bare number of MiB) as MiB.
-
-    Raises ConfigError where the text is no amount, or is zero.
-    """
-    match = re.fullmatch(_MEMORY, str(text).strip())
-    mib = round(float(match[1]) * _MIB[match[2].upper()]) if match else 0
-    if mib < 1:
-        raise ConfigError(f"memory {text!r} is not an amount; write for example 500M, 2G or 1.5G")
-    return mib
-
-
-def parse_time(text: str | int) -> int:
-    """Read a length of time as seconds.
-
-    Takes ``"90s"``, ``"30m"``, ``"2h30m"``, ``"1d"``, ``"2:30:00"``, ``"2-00:00:00"``, ``"10:00"``
-    (minutes and seconds, as Slurm reads it) and a bare ``int`` of seconds. A bare number in a
-    string is refused, since schedulers disagree whether it means minutes or seconds.
-    """
-    if isinstance(text, int) and text > 0:
-        return text
-    words = str(text).strip()
-    if clock := re.fullmatch(_TIME_CLOCK, words):
-        days, first, second, third = clock.groups()
-        if third is None and days is None:
-            seconds = int(first) * 60 + int(second)
-        else:
-            seconds = int(first) * 3600 + int(second) * 60 + int(third or 0)
-        seconds += int(days or 0) * 86400
-    else:
-        named = re.fullmatch(_TIME_WORDS, words)
-        d, h, m, s = (int(part or 0) for part in named.groups()) if named else (0, 0, 0, 0)
-        seconds = d * 86400 + h * 3600 + m * 60 + s
-    if seconds < 1:
-        raise ConfigError(f"time {text!r} is not a length of time; write for example 30m or 2h30m")
-    return seconds
-
-
-def format_memory(mib: int) -> str:
-    """Write MiB as a person would: ``4 GB``, ``1.5 GB``, ``300 MB``."""
-    if mib < 1024:
-        return f"{mib} MB"
-    return f"{mib / 1024:.1f}".removesuffix(".0") + " GB"
-
-
-def format_time(seconds: float) -> str:
-    """Write seconds as a person would: ``4 s``, ``12 min``, ``1 h 20 min``, ``2 d 3 h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if seconds >= 10 or whole == seconds else f"{seconds:.1f} s"
-    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min")]
-    if whole < 600:
-        parts.append((whole % 60, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count)
+_BOUND = r"(?:[<>]=?|==)[\w.+-]+"  # of a version
 
 
 @dataclass(frozen=True)
@@ -91,6 +35,11 @@ class Resources:
     queue: str | None = None
     account: str | None = None
     pack: int | None = None  # tasks that one element runs, one after another
+    scratch: int | None = None  # node-local disk, in MiB
+    throttle: int | None = None  # elements of one array that run at a time
+    requires: tuple[str, ...] | None = None  # words that the queue must offer
+    software: tuple[str, ...] | None = None  # demands of the catalogue: "fsl>=6"
+    prefer: str | None = None  # among queues: "soonest" or "cheapest"
 
     @classmethod
     def parse(
@@ -103,9 +52,20 @@ class Resources:
         queue: str | None = None,
         account: str | None = None,
         pack: int | None = None,
+        scratch: str | int | None = None,
+        throttle: int | None = None,
+        requires: str | Iterable[str] | None = None,
+        software: str | Iterable[str] | None = None,
+        prefer: str | None = None,
     ) -> Resources:
         """Read resources as users write them; raises ConfigError naming the bad one."""
-        for name, count, least in (("cpus", cpus, 1), ("gpus", gpus, 0), ("pack", pack, 1)):
+        counts = (
+            ("cpus", cpus, 1),
+            ("gpus", gpus, 0),
+            ("pack", pack, 1),
+            ("throttle", throttle, 1),
+        )
+        for name, count, least in counts:
             if count is not None and (type(count) is not int or count < least):
                 raise ConfigError(f"{name}={count!r}: give a whole number, at least {least}")
         for name, word in (("queue", queue), ("account", account)):
@@ -121,6 +81,11 @@ class Resources:
             queue=queue,
             account=account,
             pack=pack,
+            scratch=None if scratch is None else parse_memory(scratch),
+            throttle=throttle,
+            requires=_words("requires", requires, r"[\w.@:+-]+"),
+            software=_words("software", software, rf"[\w.@:+-]+(?:{_BOUND}(?:,{_BOUND})*)?"),
+            prefer=_preference(prefer),
         )
 
     def over(self, below: Resources) -> Resources:
@@ -142,7 +107,27 @@ class Resources:
             words.append(format_time(self.time))
         if self.gpus:
             words.append(f"{self.gpus} gpu" + "s" * (self.gpus > 1))
-        return ", ".join(words)
+        if self.scratch:
+            words.append(f"{format_memory(self.scratch)} of scratch")
+        return ", ".join((*words, *(self.requires or ()), *(self.software or ())))
+
+
+def _words(what: str, said: str | Iterable[str] | None, spelling: str) -> tuple[str, ...] | None:
+    """Read words as a list or, split at blanks, as one text."""
+    if said is None:
+        return None
+    words = tuple(map(str, said.split() if isinstance(said, str) else said))
+    for word in words:
+        if not re.fullmatch(spelling, word):
+            meant = "fsl or fsl>=6" if what == "software" else "avx512 or rhel9"
+            raise ConfigError(f"{what}={word!r}: write for example {meant}")
+    return words
+
+
+def _preference(word: str | None) -> str | None:
+    if word not in (None, "soonest", "cheapest"):
+        raise ConfigError(f"prefer={word!r}: write 'soonest' or 'cheapest'")
+    return word
 
 
 class State(StrEnum):
@@ -188,7 +173,10 @@ class Reason(StrEnum):
 
 
 class JobStatus(NamedTuple):
-    """What the queue says of one job or element, with the scheduler's own word and reason."""
+    """What the queue says of one job or element, with the scheduler's own word and reason.
+
+    ``State.BLOCKED`` is of what is queued and can never start.
+    """
 
     state: State
     native: str
@@ -216,12 +204,14 @@ class After:
     """One dependency on an accepted job: start after it ended well.
 
     ``each`` pairs elements: element *i* starts after element *i* of ``job``. ``all`` waits for
-    the whole of ``job``, or for its one element ``element``.
+    the whole of ``job``, or for its one element ``element``. Where not ``well``, any end will do:
+    the job waits for more than its elements need, and one of them that can run should.
     """
 
     job: str
     kind: Literal["each", "all"] = "all"
     element: int | None = None
+    well: bool = True
 
 
 @dataclass(frozen=True)
@@ -232,6 +222,8 @@ class Capabilities:
     elementwise: bool = True  # After("each")
     element_dependency: bool = True  # After("all", element=i)
     sparse: bool = True  # arrays over any set of indices, not only first..last
+    array_of_one: bool = True  # arrays may have a single element
+    success: bool = True  # what is after a failure never starts; else only its own gate ends it
     hold: bool = True  # submit held, release later
     first_index: int = 0
     window: int | None = None  # elements of an After("each") array that are looked at at a time

@@ -35,7 +35,9 @@ def task(function: Any = None, /, *, folder: bool | None = None, **resources: An
 
     The function stays a plain function. ``folder=True`` gives every call a working folder of its
     own; it is the default where the function is annotated to return a `Path`. Also ``gpus``,
-    ``queue``, ``account``. Raises WorkflowError where an amount cannot be read.
+    ``queue``, ``account``, ``scratch``, ``pack``, ``throttle``; ``requires="rhel9 avx512"``,
+    ``software=["fsl>=6", "spm12"]``, and ``prefer="soonest"`` or ``"cheapest"``, by which the site
+    chooses the queue. Raises WorkflowError where one cannot be read.
     """
 
     def mark(marked: F) -> F:

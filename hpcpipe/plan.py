@@ -1,13 +1,15 @@
 """What must run: every task's key, and which tasks are done, in flight, or to run.
 
 A key is the hash of all that determines a task's result, Merkle-style: its code, its literal
-inputs, its input files, its place along its axes, and the keys of the tasks upstream. Resources
-never enter it. Everything is in columns, one entry a task, so that a million tasks stay cheap.
+inputs, its input files, its place along its axes, the versions of software it demands, and the keys
+of the tasks upstream. Resources never enter it. Everything is in columns, one entry a task, so that
+a million tasks stay cheap.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,9 +82,9 @@ class Plan:
         return sum(node.fates.count(fate) for node in self.nodes.values())
 
     @property
-    def packs(self) -> bool:
-        """Tell whether tasks of some node are to be packed, several in an element."""
-        return any((self.asked(node).pack or 1) > 1 for node in self.nodes.values())
+    def irregular(self) -> bool:
+        """Tell whether some tasks wait for others in a way that no mapping over axes says."""
+        return any(edge.starts for node in self.nodes.values() for edge in node.edges)
 
     def asked(self, node: NodePlan, index: int | None = None) -> Resources:
         """Say what a task asks for: its node's resources, those of this plan, what was raised."""
@@ -94,11 +96,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """What is on disk and in flight of one node: good keys, and in-flight tasks by key."""
+    """What is on disk and in flight of one node: good keys, and in-flight tasks by key.
+
+    ``stuck`` are elements in the queue that can never start.
+    """
 
     good: Collection[str] = ()
     in_flight: Mapping[str, InFlight] = field(default_factory=dict)
     raised: Mapping[str, Resources] = field(default_factory=dict)
+    stuck: Sequence[str] = ()
 
 
 def make_plan(
@@ -123,7 +129,8 @@ def make_plan(
             make_edge(node.axes, output.node.name, output.node.axes, output.gathered)
             for output in node.upstreams
         ) + tuple(node.links)
-        keys = _keys(node, edges, nodes, digests)
+        asked = (resources or Resources()).over(node.resources)
+        keys = _keys(node, asked, edges, nodes, digests)
         nodes[node.name] = _with_fates(node, keys, edges, (known or {}).get(node.name, Known()))
     return Plan(workflow, own, nodes, resources or Resources(), digests.files.known)
 
@@ -153,9 +160,13 @@ def _with_fates(node: Node, keys: bytes, edges: tuple[Edge, ...], known: Known) 
 
 
 def _keys(
-    node: Node, edges: Sequence[Edge], upstream: Mapping[str, NodePlan], digests: Digests
+    node: Node,
+    asked: Resources,
+    edges: Sequence[Edge],
+    upstream: Mapping[str, NodePlan],
+    digests: Digests,
 ) -> bytes:
-    start = blake2b(_node_digest(node, digests), digest_size=SIZE)
+    start = blake2b(_node_digest(node, asked, digests), digest_size=SIZE)
     columns = _axis_columns(node, digests)
     parents = [(edge, upstream[edge.upstream].keys) for edge in edges]
     keys = bytearray()
@@ -169,8 +180,12 @@ def _keys(
     return bytes(keys)
 
 
-def _node_digest(node: Node, digests: Digests) -> bytes:
-    """Digest what all tasks of a node share: its name, code and fixed inputs."""
+def _node_digest(node: Node, asked: Resources, digests: Digests) -> bytes:
+    """Digest what all tasks of a node share: its name, code and fixed inputs.
+
+    Of the software, the versions that are demanded, for they say which results will do; not the
+    one that a site has, or the same workflow would be another one on another cluster.
+    """
     counter = iter(range(len(node.upstreams)))
     axes = [axis.name for axis in node.axes]
     inputs = []
@@ -184,6 +199,8 @@ def _node_digest(node: Node, digests: Digests) -> bytes:
     # Which inputs each upstream key stands for must count too: names and selected parts.
     shape = [(o.node.name, list(o.select), list(o.gathered)) for o in node.upstreams]
     parts = [digests.digest(node.name), *sorted(inputs), digests.digest(shape)]
+    if versions := sorted(one for one in asked.software or () if re.search(r"[<>=]", one)):
+        parts.append(digests.digest(("software", *versions)))
     if isinstance(node.call, Command):
         parts.append(digests.digest((node.call.words, node.call.outputs)))
         # An edited script is another command; a program found by PATH counts by its name.

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
+from hpcpipe.allowance import bill_line, over_budget, pace_line, short_lines
 from hpcpipe.axes import label
-from hpcpipe.batch import Standing, Wait
+from hpcpipe.batch import Batch, Standing, Wait
 from hpcpipe.draft import Draft
-from hpcpipe.model import ranges
+from hpcpipe.expected import run_times
+from hpcpipe.model import format_time, ranges
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN
+from hpcpipe.predict import Prediction, predict
+
+_BASES = {
+    "known": "by the run times known",
+    "asked": "if each task takes all the time it asks for",
+    "equal": "if each task takes one second: no run times are known",
+}
 
 
-def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
-    """Print a plan: nodes, batches with what they wait for, queues and why."""
+def prediction(draft: Draft, cores: int | None = None) -> Prediction:
+    """Predict how a draft would go on so many cores: those the site gives, if not said."""
+    return predict(
+        draft.plan,
+        [prepared.batch for prepared in draft.prepared],
+        draft.scheduler.capabilities,
+        run_times(draft.plan, draft.rundir, draft.history),
+        cores or draft.site.limits.cores,
+    )
+
+
+def plan_lines(
+    draft: Draft, site_why: str, cores: int | None = None, *, others: bool = False
+) -> Iterator[str]:
+    """Print a plan: nodes, batches with what they wait for, queues and why.
+
+    With ``cores`` also what to expect on so many, with ``others`` why not each other queue.
+    """
     plan, scheduler = draft.plan, draft.site.scheduler
     yield f"{plan.workflow.name}: {_counted(draft)}"
     yield f"site {draft.site.name} ({scheduler}): {site_why}"
@@ -33,13 +59,53 @@ def plan_lines(draft: Draft, site_why: str) -> Iterator[str]:
     yield f"{draft.calls} calls of the scheduler:"
     for number, prepared in enumerate(draft.prepared):
         batch = prepared.batch
-        count = len(batch.tasks)
-        kind = f"array of {count}" if batch.indices is not None else "1 job"
-        yield f"  [{number}] {prepared.id}: {kind}, each {prepared.route.resources}"
+        yield f"  [{number}] {prepared.id}: {kind_of(batch)}, each {prepared.route.resources}"
         if batch.waits:
             yield f"      after {'; '.join(_said(wait) for wait in batch.waits)}"
         if prepared.route.queue:
             yield f"      queue: {prepared.route.why}"
+        for other in prepared.route.others if others else ():
+            yield f"        not {other}"
+        if prepared.route.software:
+            yield f"      software: {', '.join(prepared.route.software)}"
+    yield from _costs(draft)
+    yield from _expected(draft, cores)
+
+
+def kind_of(batch: Batch) -> str:
+    """Say how many elements a batch has, and how many tasks are in them."""
+    kind = f"array of {batch.elements}" if batch.indices is not None else "1 job"
+    if batch.starts is None:
+        return kind
+    return f"{kind}, {len(batch.tasks)} tasks, up to {batch.longest} in turn"
+
+
+def _expected(draft: Draft, cores: int | None) -> Iterator[str]:
+    """Say how long it will take, and what it costs that some batches wait for too much."""
+    relaxed = sum(wait.relaxed for one in draft.prepared for wait in one.batch.waits)
+    if cores is None and not relaxed:
+        return
+    told = prediction(draft, cores)
+    if cores is not None:
+        hours = told.core_seconds / 3600
+        yield (
+            f"On {cores} cores: {format_time(told.makespan)}, {hours:.1f} core-hours, "
+            f"{told.used:.0%} of the cores in use ({_BASES[told.basis]})."
+        )
+    if relaxed:
+        waits = f"{relaxed} wait{'s' * (relaxed > 1)} for more than needed"
+        much = "" if told.cost is None else f", thought to cost {max(told.cost, 0):.1%} of the time"
+        yield f"Relaxed: {waits}{much} on {told.cores} cores."
+
+
+def _costs(draft: Draft) -> Iterator[str]:
+    """Say what it costs at worst, and what is wrong with that; one's own machine is free."""
+    if draft.site.scheduler == "local" and not draft.site.accounts:
+        return
+    yield from short_lines(draft.routed, draft.site)
+    yield from filter(None, (bill_line(draft.bill, draft.site), pace_line(draft.calls, draft.site)))
+    for line in over_budget(draft.routed, draft.site):
+        yield f"Over budget: {line}. It is refused without --over-budget."
 
 
 def _said(wait: Wait) -> str:
@@ -76,9 +142,8 @@ def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
     for prepared in draft.prepared:
         route = prepared.route
         why = f"; queue {route.why}" if route.queue else ""
-        asked[prepared.batch.nodes[0].node.name, str(route.resources), why] += len(
-            prepared.batch.tasks
-        )
+        for node, _ in prepared.batch.members():
+            asked[node.node.name, str(route.resources), why] += 1
     for (name, resources, why), count in asked.items():
         yield f"  {name}: {count}, each {resources}{why}"
     scheduler = draft.site.scheduler
@@ -91,9 +156,14 @@ def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
     yield "  hpcpipe watch | hpcpipe status | hpcpipe cancel"
 
 
-def plan_json(draft: Draft) -> dict[str, Any]:
-    """Give a plan as JSON can hold it."""
+def plan_json(draft: Draft, cores: int | None = None) -> dict[str, Any]:
+    """Give a plan as JSON can hold it, with what to expect on so many ``cores`` if that is asked.
+
+    Times are in seconds.
+    """
     plan = draft.plan
+    told = None if cores is None else prediction(draft, cores)
+    expected = told and {**asdict(told), "cost": told.cost, "used": told.used}
     return {
         "workflow": plan.workflow.name,
         "site": draft.site.name,
@@ -102,19 +172,26 @@ def plan_json(draft: Draft) -> dict[str, Any]:
         "tasks": plan.count(RUN),
         "done": plan.count(DONE),
         "in_flight": plan.count(IN_FLIGHT),
+        "expected": expected,
+        "cost": {
+            "charged_in": draft.site.charged_in,
+            "accounts": draft.bill.accounts,
+            "without_time_limit": draft.bill.open,
+        },
         "batches": [
             {
                 "id": prepared.id,
-                "elements": len(prepared.batch.tasks),
+                "elements": prepared.batch.elements,
                 "array": _indices(prepared.batch.indices),
                 "dependencies": [_wait_json(wait, draft) for wait in prepared.batch.waits],
                 "queue": prepared.route.queue.name if prepared.route.queue else None,
                 "queue_why": prepared.route.why,
+                "queues_not": prepared.route.others,
+                "software": prepared.route.software,
                 "resources": vars(prepared.route.resources),
                 "tasks": [
-                    {"node": node.name, "label": label(node.axes, task)}
-                    for node in [prepared.batch.nodes[0].node]
-                    for task in prepared.batch.tasks
+                    {"node": node.node.name, "label": label(node.node.axes, task)}
+                    for node, task in prepared.batch.members()
                 ],
             }
             for prepared in draft.prepared

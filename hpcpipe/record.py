@@ -5,7 +5,7 @@ Light to read (no graph library, no site file), since every ``hpcpipe status`` b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcpipe.axes import Axis, Edge, label
 from hpcpipe.errors import ResultError, UsageError, near
+from hpcpipe.ledger import History, Submission
 from hpcpipe.model import Resources
 from hpcpipe.rundir import RunDir, read_pickle, write_pickle
 
@@ -63,7 +64,8 @@ class NodeRecord:
 class BatchRecord:
     """One batch: the keys of its tasks in order, and its array indices (None: a plain job).
 
-    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.batch.Batch`.
+    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.batch.Batch`; ``why``, ``others`` and
+    ``software`` of `hpcpipe.routing.Route`.
     """
 
     id: str
@@ -75,6 +77,8 @@ class BatchRecord:
     why: str
     which: Sequence[int] | None = None
     starts: Sequence[int] | None = None
+    others: tuple[str, ...] = ()
+    software: tuple[str, ...] = ()
 
     @property
     def per_task(self) -> Resources:
@@ -220,3 +224,14 @@ def read_record(rundir: RunDir, run: int) -> RunRecord:
     plain["nodes"] = {node.name: node for node in nodes}
     plain["batches"] = {batch.id: batch for batch in batches}
     return RunRecord(**plain)
+
+
+def accepted(rundir: RunDir, history: History) -> Iterator[tuple[BatchRecord, Submission]]:
+    """Give every accepted batch with its submission, run by run."""
+    runs = {one.run for one in history.submissions.values() if one.job and not one.cancelled}
+    for run in sorted(runs):
+        record = read_record(rundir, run)
+        for batch in record.batches.values():
+            submission = history.submissions.get(batch.id)
+            if submission is not None and submission.job and not submission.cancelled:
+                yield batch, submission

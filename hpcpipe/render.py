@@ -6,8 +6,10 @@ may have written reaches a script quoted, or is refused here.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,7 +37,8 @@ class Job:
     """What a template knows of a batch: final values, nothing left to work out.
 
     ``memory`` in MiB, ``time`` in seconds; ``array`` is empty for a plain job; ``listed`` holds
-    the indices, where they are not ``first``, ``first + 1``, …
+    the indices, where they are not ``first``, ``first + 1``, …; ``throttle`` is how many elements
+    may run at a time. ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's words.
     """
 
     id: str
@@ -58,6 +61,12 @@ class Job:
     memory: int | None
     time: int | None
     gpus: int | None
+    gpu_model: str
+    throttle: int | None
+    constraints: tuple[str, ...]
+    licences: tuple[str, ...]
+    software: str
+    setup: tuple[str, ...]
     options: tuple[str, ...]
 
 
@@ -81,13 +90,19 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         tasks=f"batches/{batch_id}.tasks",
         cwd=cwd,
         settle=site.limits.settle_seconds,
-        queue=queue.name if queue and queue.named else None,
+        queue=(queue.spelled or queue.name) if queue and queue.named else None,
         account=asked.account,
         cpus=asked.cpus,
         memory=asked.memory,
         time=asked.time,
         gpus=asked.gpus,
-        options=(*site.slurm.options, *(queue.options if queue else ())),
+        gpu_model=route.gpu_model,
+        throttle=route.throttle if batch.indices is not None else None,
+        constraints=route.constraints,
+        licences=route.licences,
+        software=", ".join(route.software),
+        setup=route.setup,
+        options=(*getattr(getattr(site, site.scheduler), "options", ()), *route.options),
     )
 
 
@@ -99,17 +114,29 @@ def render(job: Job, site: Site) -> str:
             raise ConfigError(f"option {option!r}: a directive is one line")
     try:
         template = _environment(site.templates).get_template(name)
-        return template.render(
+        script = template.render(
             batch=job,
             environment=site.environment,
+            scratch=site.scratch,
             options=getattr(site, site.scheduler),
             codes=_CODES,
             version=__version__,
         )
+        return _without(site.refused, script)
     except jinja2.TemplateError as error:
         where = getattr(error, "filename", None) or name
         line = getattr(error, "lineno", None)
         raise ConfigError(f"{where}{f':{line}' if line else ''}: {error}") from error
+
+
+def _without(refused: Sequence[str], script: str) -> str:
+    """Leave out the directives that hold an option which the site refuses."""
+    if not refused:
+        return script
+    directive = re.compile(rf"#\S+ +(?:{'|'.join(map(re.escape, refused))})(?:[ =]|$)")
+    head, mark, body = script.partition("\n# hpcpipe ")
+    kept = [line for line in head.split("\n") if not directive.match(line)]
+    return "\n".join(kept) + mark + body
 
 
 @cache

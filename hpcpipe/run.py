@@ -153,14 +153,21 @@ def submit(
     resources: Resources | None = None,
     source: Mapping[str, Any] | None = None,
     raise_for: Any = None,
+    over_budget: bool = False,
 ) -> Run:
     """Hand everything that is not done to the scheduler, and return at once.
 
     ``site`` is a site's name or file (default: the one that counts here); ``resources`` are laid
-    over every node's. Raises WorkflowError, ConfigError, SchedulerError, LockHeld.
+    over every node's. Raises WorkflowError, ConfigError, SchedulerError, LockHeld; and OverBudget,
+    unless ``over_budget`` lets an account be charged more than the site gives it.
     """
     return submit_with_draft(
-        workflow, site=site, resources=resources, source=source, raise_for=raise_for
+        workflow,
+        site=site,
+        resources=resources,
+        source=source,
+        raise_for=raise_for,
+        over_budget=over_budget,
     )[0]
 
 
@@ -171,8 +178,10 @@ def submit_with_draft(
     resources: Resources | None = None,
     source: Mapping[str, Any] | None = None,
     raise_for: Any = None,
+    over_budget: bool = False,
 ) -> tuple[Run, Draft]:
     """Do what `submit` does, and tell what was submitted."""
+    from hpcpipe.allowance import check_budget
     from hpcpipe.draft import draft, scheduler_options
     from hpcpipe.schedulers import make_scheduler
     from hpcpipe.submit import adopt, submit_draft
@@ -181,11 +190,15 @@ def submit_with_draft(
     rundir = RunDir(workflow.folder)
     # A first plan is made before the folder is: one that fails leaves nothing behind.
     drafted = None if rundir.exists else draft(workflow, chosen, resources=resources)
+    if drafted is not None and not over_budget:
+        check_budget(drafted.routed, chosen)
     rundir.create()
     with rundir.lock():
         if drafted is None or rundir.exists:
             adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))
             drafted = draft(workflow, chosen, resources=resources, raise_for=raise_for)
+            if not over_budget:
+                check_budget(drafted.routed, chosen)
         submit_draft(drafted, source or _source(workflow), site_file)
     remember(rundir.folder)
     return Run(workflow.folder), drafted

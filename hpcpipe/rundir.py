@@ -45,19 +45,13 @@ class RunDir:
         self.plans = self.home / "plans"
         self.pushed = self.home / "pushed"  # constants of an executor, by digest
         self.asked = self.home / "asked.pkl"  # the scheduler's last answer, shared by all clients
+        self.asking = self.home / "asking"  # there while a client asks
         self.files = self.home / "files.pkl"  # digests of input files
 
     def create(self) -> None:
         """Make the folders; raises UsageError where they cannot be made."""
         try:
-            for folder in (
-                self.batches,
-                self.results,
-                self.packs,
-                self.logs,
-                self.plans,
-                self.pushed,
-            ):
+            for folder in (self.batches, self.results, self.packs, self.logs, self.plans):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.home.chmod(0o700)
         except OSError as error:
@@ -121,38 +115,22 @@ class RunDir:
 
         Gives an empty dict where there is none, or it is damaged.
         """
-        found = self._find_outcome(node, key, batch)
-        return read_pickle(found[0], {}, found[1]) if found else {}
+        path, at = self._find(node, key, batch)
+        return read_pickle(path, {}, at)
 
     def read_error(self, node: str, key: str, batch: str) -> Any:
-        """Read the exception of an outcome that went wrong; None where it kept none, or it cannot
-        be read here.
+        """Read the exception that a task raised in a batch; None where it left none."""
+        path, at = self._find(node, key, batch)
+        return read_pickle(path, None, at, skip=1)
 
-        Unlike `read_outcome` this runs what the exception's class says.
-        """
-        found = self._find_outcome(node, key, batch)
-        if found is None:
-            return None
-        try:
-            with open_trusted(str(found[0])) as file:
-                file.seek(found[1])
-                load(file)
-                return load(file)
-        except Refused as error:
-            raise ResultError(str(error)) from error
-        except Exception:  # its class may need what is only on the node
-            return None
-
-    def _find_outcome(self, node: str, key: str, batch: str | None) -> tuple[Path, int] | None:
-        """Give an outcome's file, and where in it the outcome begins."""
+    def _find(self, node: str, key: str, batch: str | None) -> tuple[Path, int]:
+        """Find the file of an outcome, and where in it the outcome begins."""
         path = self.result(node, key) if batch is None else self.error(node, key, batch)
-        if path.exists():
-            return path, 0
-        for name in sorted(self.packs.glob(f"{batch or '*'}.*.pack")):
-            for found, good, at in scan_pack(str(name)):
+        for pack in () if path.exists() else sorted(self.packs.glob(f"{batch or '*'}.*.pack")):
+            for found, good, at in scan_pack(str(pack)):
                 if found == key and good == (batch is None):
-                    return name, at
-        return None
+                    return pack, at
+        return path, 0
 
     def list_results(self, node: str) -> Listing:
         """Look once at a node's results, those in packs left out; reads no file."""
@@ -252,14 +230,17 @@ def write_pickle(path: Path, value: Any) -> None:
     write_whole(path, dumps(value, 4))
 
 
-def read_pickle(path: Path, default: Any = None, at: int = 0) -> Any:
+def read_pickle(path: Path, default: Any = None, at: int = 0, skip: int = 0) -> Any:
     """Read what `write_pickle` wrote, or ``default`` where there is nothing or it is damaged.
 
-    Raises ResultError where another user could have written it.
+    ``at`` is where it begins, ``skip`` how many pickles are before it from there. Raises
+    ResultError where another user could have written it.
     """
     try:
         with open_trusted(str(path)) as file:
             file.seek(at)
+            for _ in range(skip):
+                load(file)
             return load(file)
     except Refused as error:
         raise ResultError(str(error)) from error

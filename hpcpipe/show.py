@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpcpipe.model import Reason, State, format_memory, format_time
-from hpcpipe.record import DIRECT
+from hpcpipe.record import DIRECT, BatchRecord
 from hpcpipe.status import BLOCKED_BY, Report, Task
 
 _COLUMNS = (
@@ -189,8 +189,7 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         job = f"job {place.element}" if place.element else "no job id"
         host = outcome.get("host") or (task.end.host if task.end else "")
         yield f"  where      {report.record.scheduler} {job}" + (f" on {host}" if host else "")
-        if place.batch.queue:
-            yield f"  queue      {place.batch.why}"
+        yield from queue_lines(place.batch)
     used = _used(outcome, task)
     if used:
         yield f"  used       {used}"
@@ -210,6 +209,16 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         yield f"Mend the cause, then {_CALL_AGAIN}"
     elif task.state.bad:
         yield _remedy(task)
+
+
+def queue_lines(batch: BatchRecord) -> Iterator[str]:
+    """Say why a batch went to its queue, and why to none of the others."""
+    if batch.queue:
+        yield f"  queue      {batch.why}"
+    for other in batch.others:
+        yield f"  not        {other}"
+    if batch.software:
+        yield f"  software   {', '.join(batch.software)}"
 
 
 def _remedy(task: Task) -> str:

@@ -84,11 +84,12 @@ class _Simulation:
         self._left = [len(job.seconds) for job in jobs]  # elements that have not ended
         self._wants = [len(job.all) + len(job.elements) for job in jobs]  # before any may start
         self._needs: dict[int, int] = {}  # namesakes an element still waits for
-        self._after_job: dict[int, list[int]] = defaultdict(list)  # job → jobs
-        self._after_whole: dict[int, list[int]] = defaultdict(list)  # job → elements
+        self._after_job: list[list[int]] = [[] for _ in jobs]  # job → jobs
+        self._after_whole: list[list[int]] = [[] for _ in jobs]  # job → elements
         self._after: dict[int, list[int]] = defaultdict(list)  # element → elements
         self._after_one: dict[int, list[int]] = defaultdict(list)  # element → jobs
         self._edge: dict[int, int] = {}  # job with a window → the first element beyond it
+        self._watched = bytearray(len(jobs))  # whether anything waits for elements of a job
         for number, job in enumerate(jobs):
             self._link(number, job)
         self._ready: dict[int, list[int]] = {job.cpus: [] for job in jobs}
@@ -98,6 +99,7 @@ class _Simulation:
             self._after_job[above].append(number)
         for above, position in job.elements:
             self._after_one[self._first[above] + position].append(number)
+            self._watched[above] = True
         if not job.each:
             return
         first = self._first[number]
@@ -105,8 +107,9 @@ class _Simulation:
             self._edge[number] = first + self._window
         for above in job.each:
             base, theirs = self._first[above], self._jobs[above].indices
-            same = list(theirs) == list(job.indices)
+            same = theirs == job.indices or list(theirs) == list(job.indices)
             at = None if same else {index: base + e for e, index in enumerate(theirs)}
+            self._watched[above] = True
             for element, index in enumerate(job.indices, first):
                 namesake = base + element - first if at is None else at.get(index)
                 if namesake is None:
@@ -117,7 +120,8 @@ class _Simulation:
 
     def run(self) -> Simulated:
         """Let time pass until all have ended."""
-        seconds, of, ready = self._seconds, self._of, self._ready
+        seconds, of, ready, left = self._seconds, self._of, self._ready, self._left
+        watched, edges = self._watched, self._edge
         starts = array("d", bytes(8 * len(of)))
         running: list[tuple[float, int]] = []
         now, free, busy = 0.0, self._cores, 0.0
@@ -125,43 +129,60 @@ class _Simulation:
             if not wants:
                 self._open(number)
         one = next(iter(ready)) if len(ready) == 1 else None
+        heap = ready[one] if one is not None else []
         while True:
             while True:
                 cpus = one if one is not None else self._next(free)
-                if cpus is None or cpus > free or not ready[cpus]:
+                if cpus is None or cpus > free:
                     break
-                element = heappop(ready[cpus])
+                if one is None:
+                    heap = ready[cpus]
+                elif not heap:
+                    break
+                element = heappop(heap)
                 starts[element] = now
                 heappush(running, (now + seconds[element], element))
                 free -= cpus
                 busy += cpus * seconds[element]
-                if self._edge:
+                if edges:
                     self._slide(of[element])
             if not running:
                 break
             now = running[0][0]
             while running and running[0][0] == now:
                 element = heappop(running)[1]
-                free += self._jobs[of[element]].cpus
-                self._end(element)
-        if any(self._left):
+                number = of[element]
+                free += self._jobs[number].cpus if one is None else one
+                if watched[number]:
+                    self._end_one(element)
+                left[number] -= 1
+                if not left[number]:
+                    self._end(number)
+        if any(left):
             raise AssertionError("some elements could never start")  # a planner's mistake
         return Simulated(now, starts, busy)
 
     def _next(self, free: int) -> int | None:
         """Give the size of the ready element that comes first among those that fit."""
-        fitting = [(heap[0], cpus) for cpus, heap in self._ready.items() if heap and cpus <= free]
-        return min(fitting)[1] if fitting else None
+        first: int | None = None
+        chosen = None
+        for cpus, heap in self._ready.items():
+            if heap and cpus <= free and (first is None or heap[0] < first):
+                first, chosen = heap[0], cpus
+        return chosen
 
     def _open(self, number: int) -> None:
         """Let a job's elements start that wait for no namesake."""
         first, last = self._first[number], self._first[number + 1]
         heap = self._ready[self._jobs[number].cpus]
         if not self._jobs[number].each:
-            # Ascending numbers above an empty heap are a heap already.
-            fresh = not heap
-            heap.extend(range(first, last))
-            if not fresh:
+            if not heap:
+                heap.extend(range(first, last))  # ascending numbers are a heap already
+            elif last - first < 8 or last - first < len(heap) // 8:
+                for element in range(first, last):
+                    heappush(heap, element)
+            else:
+                heap.extend(range(first, last))
                 heapify(heap)
             return
         for element in range(first, min(last, self._edge.get(number, last))):
@@ -176,18 +197,19 @@ class _Simulation:
             if not self._needs[edge]:
                 heappush(self._ready[self._jobs[number].cpus], edge)
 
-    def _end(self, element: int) -> None:
-        number = self._of[element]
+    def _end_one(self, element: int) -> None:
+        """Tell those that wait for one element that it has ended."""
         for below in self._after.get(element, ()):
             self._less(below)
         for job in self._after_one.get(element, ()):
             self._want_less(job)
-        self._left[number] -= 1
-        if not self._left[number]:
-            for below in self._after_whole.get(number, ()):
-                self._less(below)
-            for job in self._after_job.get(number, ()):
-                self._want_less(job)
+
+    def _end(self, number: int) -> None:
+        """Tell those that wait for the whole of a job that it has ended."""
+        for below in self._after_whole[number]:
+            self._less(below)
+        for job in self._after_job[number]:
+            self._want_less(job)
 
     def _less(self, element: int) -> None:
         """Take note that one of the namesakes of an element has ended."""

@@ -1,108 +1,62 @@
 """A site: one cluster's settings as frozen values, and how each of them is read.
 
-The fields are the keys of a site file. A field's type carries the function that reads it and, last,
-its documentation; a table's is its class's. Where the files lie is not known here.
+The fields are the keys of a site file. A field's type carries the kind of its value and, last, its
+documentation; a table's is its class's. Where the files lie is not known here.
 """
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import date
-from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from hpcpipe.errors import ConfigError, near
-from hpcpipe.model import Resources, parse_memory, parse_time
+from hpcpipe.model import Resources
+from hpcpipe.siteoptions import LSF, PBS, Flux, Local, Scheduler, Slurm, Torque
+from hpcpipe.sitequeues import Cost, Queue, Step
+from hpcpipe.sitevalues import (
+    Amount,
+    Count,
+    Date,
+    Flag,
+    Folder,
+    Line,
+    Lines,
+    Memory,
+    Name,
+    Natural,
+    Setting,
+    Text,
+    Time,
+    Variable,
+    one_of,
+)
 
+__all__ = [
+    "LSF",
+    "PBS",
+    "Account",
+    "Cost",
+    "Defaults",
+    "Environment",
+    "Flux",
+    "Limits",
+    "Local",
+    "Nodes",
+    "Queue",
+    "Scheduler",
+    "Scratch",
+    "Site",
+    "Slurm",
+    "Software",
+    "Step",
+    "Torque",
+]
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{shown(value)} is not text; put it in quotes")
-    return value
-
-
-def _line(value: object) -> str:
-    if not _text(value).isprintable() or not value:
-        raise ConfigError(f"{value!r} is not one line of text")
-    return _text(value)
-
-
-def _name(value: object) -> str:
-    if not re.fullmatch(r"[\w.@:+-]+", _text(value)):
-        raise ConfigError(f"{value!r} is not a name; use letters, digits and . @ : + - _")
-    return _text(value)
-
-
-def _variable(value: object) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", _text(value)):
-        raise ConfigError(f"{value!r} is not the name of a variable")
-    return _text(value)
-
-
-def _scheduler(value: object) -> str:
-    known = get_args(get_args(Scheduler)[0])
-    if value not in known:
-        raise ConfigError(f"{_text(value)!r} is no scheduler{near(_text(value), known)}")
-    return _text(value)
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _count(value: object, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{shown(value)} is not a whole number of at least {least}")
-    return value
-
-
-def _natural(value: object) -> int:
-    return _count(value, least=0)
-
-
-def _memory(value: object) -> int:
-    return parse_memory(value if type(value) is int else _text(value))
-
-
-def _time(value: object) -> int:
-    return parse_time(value if type(value) is int else _text(value))
-
-
-def _date(value: object) -> str:
-    try:
-        return date.fromisoformat(str(value)).isoformat()
-    except ValueError:
-        raise ConfigError(f"{shown(value)} is not a date; write for example 2025-01-31") from None
-
-
-def _folder(value: object) -> Path:
-    return Path(_text(value))
-
-
-def shown(value: object) -> str:
-    """Write a value as the site file has it, and not as Python would."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, str) else str(value)
-
-
-# One name for each way of reading. To mypy these are the plain types.
-Text = Annotated[str, _text]
-Line = Annotated[str, _line]
-Name = Annotated[str, _name]
-Variable = Annotated[str, _variable]
-Scheduler = Annotated[Literal["local", "slurm"], _scheduler]
-Flag = Annotated[bool, _flag]
-Count = Annotated[int, _count]
-Natural = Annotated[int, _natural]
-Memory = Annotated[int, _memory]
-Time = Annotated[int, _time]
-Date = Annotated[str, _date]
-Folder = Annotated[Path, _folder]
+Said = Annotated[
+    Literal["account", "cpus", "memory", "time"], one_of("account", "cpus", "memory", "time")
+]
+Prefer = Annotated[Literal["soonest", "cheapest"], one_of("soonest", "cheapest")]
+Network = Annotated[Literal["open", "proxy", "none"], one_of("open", "proxy", "none")]
 
 
 @dataclass(frozen=True)
@@ -115,10 +69,17 @@ class Defaults:
     gpus: Annotated[Natural | None, "GPUs of a task that asks for none."] = None
     queue: Annotated[Name | None, "The queue to prefer where it fits and none is asked for."] = None
     account: Annotated[Name | None, "The account to charge where none is asked for."] = None
+    account_from: Annotated[
+        Variable | None, 'The variable that names the account, where it is set: "PROJECT".'
+    ] = None
+    prefer: Annotated[
+        Prefer | None, "What to choose among queues by; unset, the order of the file."
+    ] = None
 
     def resources(self) -> Resources:
         """Give them as resources, to lay a task's own over."""
-        return Resources(**asdict(self))
+        own = {name: value for name, value in asdict(self).items() if name != "account_from"}
+        return Resources(**own)
 
 
 @dataclass(frozen=True)
@@ -126,7 +87,21 @@ class Limits:
     """How much at once, and how often."""
 
     array_size: Annotated[Natural, "Elements in one array; 0 where arrays are refused."] = 1000
+    array_throttle: Annotated[Count | None, "Elements of one array that may run at a time."] = None
+    elements_count: Annotated[Flag, "Whether each element of an array counts as a job."] = True
+    max_jobs: Annotated[Count | None, "Jobs queued and running at a time, in all queues."] = None
+    overflow: Annotated[
+        Literal["refused", "held"],
+        one_of("refused", "held"),
+        "What becomes of a job above max_jobs.",
+    ] = "refused"
+    cores: Annotated[Count | None, "Cores that one user gets at a time; unset, unknown."] = None
+    shortest_job: Annotated[
+        Time | None, "The shortest job worth a place in the queue; the plan names those below."
+    ] = None
     calls: Annotated[Count, "Scheduler calls per submission before dependencies are relaxed."] = 200
+    submits_per_minute: Annotated[Count | None, "Submit commands in a minute; unset, any."] = None
+    cancels: Annotated[Count | None, "Jobs in one cancel command; unset, any."] = None
     poll_seconds: Annotated[Natural, "Age of a scheduler's answer before it is asked again."] = 15
     settle_seconds: Annotated[Natural, "How late the common filesystem may show a file."] = 30
 
@@ -135,41 +110,63 @@ class Limits:
 class Environment:
     """What surrounds a task on its node."""
 
+    shell: Annotated[Line, "The script's first line, after #!."] = "/bin/sh"
     prologue: Annotated[tuple[Text, ...], "Lines of sh that run before the task: module load."] = ()
     variables: Annotated[Mapping[Variable, Text], "Variables exported to the task."] = field(
         default_factory=dict
     )
+    launcher: Annotated[
+        Line | None, 'What starts MPI programs here, exported as HPCPIPE_LAUNCHER: "srun".'
+    ] = None
 
 
 @dataclass(frozen=True)
-class Queue:
-    """One queue (on Slurm a partition) and what a task may ask of it; unset means no limit."""
+class Software:
+    """One program of the catalogue: where it is, and how a script sets it up."""
 
-    name: Annotated[Name, "The queue's name, as the scheduler spells it."]
-    description: Annotated[Text, "What the queue is for, in one sentence."] = ""
-    default: Annotated[Flag, "Whether this queue is considered before the others."] = False
-    named: Annotated[Flag, "Whether the scheduler is told the queue's name."] = True
-    max_time: Annotated[Time | None, 'The longest time a task may ask for: "4h".'] = None
-    max_memory: Annotated[Memory | None, 'The most memory one task may ask for: "500G".'] = None
-    max_cpus: Annotated[Count | None, "The most cpus one task may ask for."] = None
-    max_gpus: Annotated[Natural, "The most GPUs one task may ask for; unset, none."] = 0
-    options: Annotated[tuple[Line, ...], 'More options for jobs of this queue: "--qos=long".'] = ()
-
-
-@dataclass(frozen=True)
-class Slurm:
-    """What only Slurm knows."""
-
-    options: Annotated[tuple[Line, ...], 'More options for every job: "--constraint=cpu".'] = ()
-    requeue: Annotated[Flag, "Whether Slurm may start a job again after its node failed."] = False
+    name: Annotated[Name | None, "The program's name; unset, the table's own."] = None
+    version: Annotated[Name | None, 'Its version: "6.0.7"; unset, unknown.'] = None
+    setup: Annotated[Lines, 'Lines of sh that set it up, in order: "module load fsl/6.0.7".'] = ()
+    queues: Annotated[tuple[Name, ...], "Queues that have it; unset, all."] = ()
+    licences: Annotated[
+        tuple[Line, ...], 'Licences a task takes, in the scheduler\'s words: "matlab:1".'
+    ] = ()
+    at_once: Annotated[Count | None, "Elements of one array that may use it at a time."] = None
+    once: Annotated[Text, "What a person must do once, on a login node, before it works."] = ""
 
 
 @dataclass(frozen=True)
-class Local:
-    """How much of this machine the local scheduler may fill."""
+class Account:
+    """An account that jobs are charged to."""
 
-    cpus: Annotated[Count | None, "Cpus to use at once; unset, all there are."] = None
-    memory: Annotated[Memory | None, 'Memory to use at once: "12G"; unset, all there is.'] = None
+    description: Annotated[Text, "Whose it is, in one sentence."] = ""
+    budget: Annotated[Amount | None, "What one submission may cost at worst; unset, any."] = None
+    options: Annotated[tuple[Line, ...], 'More options for its jobs: "-P Gold".'] = ()
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What compute nodes can and cannot do."""
+
+    may_submit: Annotated[Flag | None, "Whether jobs may submit jobs; unset, unknown."] = None
+    network: Annotated[Network | None, "Whether they reach the internet; unset, unknown."] = None
+    home: Annotated[Flag, "Whether they can write to the home folder."] = True
+    common: Annotated[Flag, "Whether they share a filesystem with the login node."] = True
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Disk for what need not be kept."""
+
+    common: Annotated[Text | None, 'The common scratch folder, in sh\'s words: "$SCRATCH".'] = None
+    local: Annotated[
+        Text | None, 'Node-local disk, in sh\'s words, exported as HPCPIPE_SCRATCH: "$TMPDIR".'
+    ] = None
+    option: Annotated[
+        Line | None, 'How node-local disk is asked for, with {gb} or {mb}: "--gres=lscratch:{gb}".'
+    ] = None
+    per_cpu: Annotated[Flag, "Whether the scheduler multiplies that option by the cpus."] = False
+    purge_days: Annotated[Count | None, "Days after which common scratch is emptied."] = None
 
 
 @dataclass(frozen=True)
@@ -180,13 +177,36 @@ class Site:
     description: Annotated[Text, "What this site is, in one sentence."] = ""
     scheduler: Annotated[Scheduler, "Who runs the jobs."] = "local"
     hosts: Annotated[tuple[Text, ...], "Patterns of login hosts, as `hostname` prints them."] = ()
+    detect: Annotated[
+        tuple[Setting, ...], 'Variables that tell this site by their value: "CC_CLUSTER=narval".'
+    ] = ()
     extends: Annotated[Text | None, "Another site, by name or path, that this one changes."] = None
     as_of: Annotated[Date | None, "The day on which the settings were last checked."] = None
     sources: Annotated[tuple[Text, ...], "Where the settings are documented."] = ()
+    tried: Annotated[Text, "What was tried of it, and on what."] = ""
+    check: Annotated[Text, 'The command that tells the limits as they are now: "qlimits".'] = ""
+    retires: Annotated[Date | None, "The day from which the cluster is no more."] = None
+    charged_in: Annotated[Text, "What costs and budgets are counted in."] = "core-hours"
     templates: Annotated[Folder | None, "Template overrides, relative to the site file."] = None
+    mandatory: Annotated[tuple[Said, ...], "What each job must say, by itself or a default."] = ()
+    refused: Annotated[
+        tuple[Line, ...], 'Options refused here; a directive with one is left out: "--export".'
+    ] = ()
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     environment: Environment = field(default_factory=Environment)
+    nodes: Nodes = field(default_factory=Nodes)
+    scratch: Scratch = field(default_factory=Scratch)
     queues: Annotated[tuple[Queue, ...], "The queues, in the order they are considered."] = ()
+    software: Annotated[Mapping[Name, Software], "The catalogue of software."] = field(
+        default_factory=dict
+    )
+    accounts: Annotated[Mapping[Name, Account], "The accounts; unset, taken at their word."] = (
+        field(default_factory=dict)
+    )
     slurm: Slurm = field(default_factory=Slurm)
+    pbs: PBS = field(default_factory=PBS)
+    torque: Torque = field(default_factory=Torque)
+    lsf: LSF = field(default_factory=LSF)
+    flux: Flux = field(default_factory=Flux)
     local: Local = field(default_factory=Local)

@@ -12,6 +12,24 @@ from typing import Any
 
 from hpcpipe.errors import ConfigError, near
 
+# A command that only one scheduler has, and the shipped site for it.
+_TELLING = {"sbatch": "slurm", "bsub": "lsf", "flux": "flux"}
+# Several have a `qstat`; what each says of its version begins so.
+_QSTATS = {"pbs_version": "pbs", "Version:": "torque"}
+
+
+def _version(command: str) -> str:
+    """Ask a command for its version."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [command, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -22,6 +40,7 @@ class Machine:
     which: Callable[[str], str | None]
     shipped: Path
     system: Path = Path("/etc/hpcpipe")
+    says: Callable[[str], str] = _version
 
     @classmethod
     def here(cls) -> Machine:
@@ -64,14 +83,27 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
     for folder, whose in ((machine.user, "your own"), (machine.system, "this machine's")):
         if (file := folder / "site.toml").is_file():
             return file, f"using {file}, {whose}"
-    for file in machine.sites():
-        if pattern := _matching(file, machine):
-            label = machine.label(file)
-            return file, f"this host, {machine.host}, matches {pattern!r}: using {label}"
-    if machine.which("sbatch"):
-        why = "no site file; sbatch found: using the shipped site 'slurm'"
-        return machine.shipped / "slurm.toml", why
+    for known in (_by_variable, _by_host):
+        for file in machine.sites():
+            if why := known(_read(file, machine), machine):
+                return file, f"{why}: using {machine.label(file)}"
+    if found := _scheduler(machine):
+        command, site = found
+        why = f"no site file; {command} found: using the shipped site {site!r}"
+        return machine.shipped / f"{site}.toml", why
     return machine.shipped / "local.toml", "no scheduler found: running on this machine's processes"
+
+
+def _scheduler(machine: Machine) -> tuple[str, str] | None:
+    """Find a scheduler by its commands: what was found, and the shipped site for it."""
+    for command, site in _TELLING.items():
+        if machine.which(command):
+            return command, site
+    said = machine.says("qstat") if machine.which("qstat") else ""
+    for begin, site in _QSTATS.items():
+        if said.startswith(begin):
+            return f"qstat of {site.upper()}", site
+    return None
 
 
 def known_sites(machine: Machine) -> dict[str, Path]:
@@ -123,11 +155,23 @@ def _resolve(
     return next((file for file in named if file.resolve() not in seen), named[0])
 
 
-def _matching(file: Path, machine: Machine) -> str | None:
-    """Give the file's first host pattern that matches this machine's name."""
-    hosts = _read(file, machine).get("hosts", [])
-    # Not checked yet: a text in place of a list is refused only if it is the site that is meant.
-    for pattern in map(str, hosts if isinstance(hosts, list) else [hosts]):
+def _by_variable(data: Mapping[str, Any], machine: Machine) -> str:
+    """Say which variable tells that this machine is of the site; else nothing."""
+    for setting in _texts(data.get("detect", [])):
+        name, _, value = setting.partition("=")
+        if value and machine.environ.get(name) == value:
+            return f"${name} is {value!r} here"
+    return ""
+
+
+def _by_host(data: Mapping[str, Any], machine: Machine) -> str:
+    """Say which pattern of the site's hosts matches this machine's name; else nothing."""
+    for pattern in _texts(data.get("hosts", [])):
         if fnmatchcase(machine.host.lower(), pattern.lower()):
-            return pattern
-    return None
+            return f"this host, {machine.host}, matches {pattern!r}"
+    return ""
+
+
+def _texts(value: object) -> Iterator[str]:
+    # Not checked yet: a text in place of a list is refused only if it is the site that is meant.
+    return map(str, value if isinstance(value, list) else [value])

@@ -217,10 +217,12 @@ class _Judge:
         if place and place.submission.cancelled:
             return State.CANCELLED, Reason.CANCELLED, place.submission.why, {}
         status = self._answer.live.get(place.element) if place else None
-        if status and status.why != "DependencyNeverSatisfied":
+        if status and status.state is not State.BLOCKED:
             return status.state, None, status.why, {}
         if blocker := self._blocker(node, index):
             return State.BLOCKED, Reason.UPSTREAM, f"{BLOCKED_BY}{blocker}", {}
+        if status:
+            return State.FAILED, Reason.REFUSED, status.why, {}
         if place is None:
             return State.WAITING, None, "not submitted", {}
         if not place.element:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpcpipe.batch import Standing
@@ -33,7 +33,8 @@ from hpcpipe.schedulers.base import Scheduler
 
 _IN_DOUBT = 3.0  # seconds within which a submit command whose client was killed may still arrive
 _LATEST = 3600.0  # seconds within which one may arrive that was given up
-_TRIES = 4  # of one submit command, while the scheduler does not answer
+_TRIES = 6  # of one submit command, while the scheduler does not answer: half a minute
+_WAITS = (5, 10, 20, 40, 60)  # seconds, while a limit of jobs is reached
 
 
 def adopt(rundir: RunDir, scheduler: Scheduler) -> History:
@@ -83,6 +84,8 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
     release: list[str] = []
     try:
         for prepared in draft.prepared:
+            if jobs:
+                _keep_pace(draft)
             first = not any(isinstance(wait.on, int) for wait in prepared.batch.waits)
             job = _submit_one(draft, prepared, jobs, ledger, held=first)
             jobs.append(job)
@@ -97,7 +100,7 @@ def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> lis
             "nothing is lost: the same command again goes on from here"
         ) from error
     except SchedulerError as error:
-        scheduler.cancel(jobs)
+        _take_back(jobs, error, draft)
         hint = _hint(error, scheduler)
         ledger.refused([prepared.id for prepared in draft.prepared], str(error), hint)
         refused = draft.prepared[min(len(jobs), draft.calls - 1)]
@@ -135,25 +138,59 @@ def _submit_one(
     script = draft.rundir.batches / f"{prepared.id}.sh"
     after = [
         After(
-            wait.on.job if isinstance(wait.on, Standing) else jobs[wait.on], wait.kind, wait.element
+            wait.on.job if isinstance(wait.on, Standing) else jobs[wait.on],
+            wait.kind,
+            wait.element,
+            well=not wait.relaxed,
         )
         for wait in prepared.batch.waits
     ]
-    for attempt in range(_TRIES):
-        try:
-            job = draft.scheduler.submit(script, after, token=token, held=held)
-            break
-        except SchedulerUnavailable:
-            if attempt == _TRIES - 1:
-                raise
-            # The command may have arrived though its answer did not.
-            time.sleep(2**attempt)
-            found = draft.scheduler.find([token])
-            if token in found:
-                job = found[token]
-                break
+    job = _insist(draft.scheduler, token, lambda: draft.scheduler.submit(
+        script, after, token=token, held=held
+    ))  # fmt: skip
     ledger.submitted(prepared.id, job)
     return job
+
+
+def _insist(scheduler: Scheduler, token: str, submit: Callable[[], str]) -> str:
+    """Submit, again and again where that may help: no answer, or a limit of jobs that is reached.
+
+    Raises what was raised last, where it does not.
+    """
+    unanswered, refused = 0, 0
+    while True:
+        try:
+            return submit()
+        except SchedulerUnavailable:
+            unanswered += 1
+            if unanswered == _TRIES:
+                raise
+            time.sleep(2 ** (unanswered - 1))
+            # The command may have arrived though its answer did not.
+            if token in (found := scheduler.find([token])):
+                return found[token]
+        except SchedulerError as error:
+            if not error.passing or refused == len(_WAITS):
+                raise
+            time.sleep(_WAITS[refused])
+            refused += 1
+
+
+def _keep_pace(draft: Draft) -> None:
+    """Wait between two submit commands, where the site wants no more than some in a minute."""
+    if (rate := draft.site.limits.submits_per_minute) is not None:
+        time.sleep(60 / rate)
+
+
+def _take_back(jobs: Sequence[str], why: SchedulerError, draft: Draft) -> None:
+    """Cancel what this submission had begun; raises SchedulerUnavailable where that cannot be."""
+    try:
+        draft.scheduler.cancel(jobs)
+    except SchedulerUnavailable as error:
+        raise SchedulerUnavailable(
+            f"{why}\nWhat was submitted before it is held, and could not be cancelled: {error}\n"
+            "Type: hpcpipe cancel"
+        ) from why
 
 
 def _hint(error: SchedulerError, scheduler: Scheduler) -> str:
@@ -173,6 +210,10 @@ def _refusal(error: SchedulerError, prepared: Prepared, hint: str) -> str:
     if prepared.route.queue:
         said += f" for queue {prepared.route.queue.name}"
     said += ". Nothing of this submission is left in the queue.\n"
+    if error.passing:
+        return (
+            f"{said}A limit of jobs is reached: submit again later, or with fewer jobs, --pack N."
+        )
     if hint:
         return f"{said}You may use another account. Type: hpcpipe retry {hint}"
     return f"{said}Mend the resources, or the site file, and submit again."
@@ -223,6 +264,8 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
             prepared.route.why,
             prepared.batch.which,
             prepared.batch.starts,
+            prepared.route.others,
+            prepared.route.software,
         )
         for prepared in draft.prepared
     ]

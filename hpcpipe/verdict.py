@@ -34,7 +34,7 @@ def from_end(end: JobEnd, batch: BatchRecord) -> tuple[State, Reason, str]:
     """Conclude from the accounting alone: the task left nothing on disk."""
     if end.reason is None:
         return State.LOST, Reason.LOST, f"the scheduler says {end.native}, but no outcome is there"
-    if end.exit_code == UPSTREAM_FAILED:
+    if end.exit_code == UPSTREAM_FAILED or end.reason is Reason.UPSTREAM:
         return State.BLOCKED, Reason.UPSTREAM, "an upstream had no good outcome when it started"
     if end.exit_code == NO_ENVIRONMENT:
         return State.FAILED, Reason.EXIT, "Python differs on the node; see its log"

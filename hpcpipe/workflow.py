@@ -165,7 +165,7 @@ class Workflow:
     def submit(self, **options: Any) -> Run:
         """Hand everything that is not done to the scheduler and return at once.
 
-        Options are those of `hpcpipe.run.submit`: ``site``, ``resources``.
+        Options are those of `hpcpipe.run.submit`: ``site``, ``resources``, ``over_budget``.
         """
         from hpcpipe.functions import is_loading
         from hpcpipe.run import submit

@@ -6,27 +6,43 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from contract.harness import SCHEDULERS, Bench, Cluster, need
+from contract.dialects import DIALECTS, SLURM
+from contract.harness import Bench, Cluster, tried
 from fakes import FakeScheduler, Lab
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
 
 
-@pytest.fixture(params=SCHEDULERS)
+def pytest_configure(config: pytest.Config) -> None:
+    for dialect in DIALECTS:
+        if dialect.param.marks:
+            line = f"{dialect.name}: needs a real one (tests/clusters/{dialect.name}.sh up)"
+            config.addinivalue_line("markers", line)
+    config.addinivalue_line("markers", "can(*names): only for schedulers that can all of this")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a cluster on each scheduler that can do what it is about."""
+    if "cluster" not in metafunc.fixturenames:
+        return
+    needed = [name for mark in metafunc.definition.iter_markers("can") for name in mark.args]
+    able = [one for one in DIALECTS if all(map(one.can, needed))]
+    metafunc.parametrize("cluster", [one.param for one in able], indirect=True)
+
+
+@pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """Each scheduler in turn, with a user's folder and environment."""
-    need(request.param)
-    cluster = Cluster(request.param, tmp_path)
-    yield cluster
-    cluster.end()
+    with tried(request.param, tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Cluster:
     """A real Slurm, with a user's folder and environment."""
-    need("slurm")
-    return Cluster("slurm", tmp_path)
+    SLURM.need()
+    return Cluster(SLURM, tmp_path)
 
 
 @pytest.fixture
@@ -39,11 +55,13 @@ def bench(cluster: Cluster) -> Bench:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Give all tests that are skipped for want of a Slurm one place, so that one line tells of
+    """Give all tests that are skipped for want of a scheduler one place, so that one line tells of
     them."""
     report = yield
-    if item.get_closest_marker("slurm") and isinstance(report.longrepr, tuple):
-        report.longrepr = ("tests/clusters/slurm.sh", 1, report.longrepr[2])
+    for dialect in DIALECTS:
+        if item.get_closest_marker(dialect.name) and isinstance(report.longrepr, tuple):
+            place = f"tests/clusters/{dialect.name}.sh"
+            report.longrepr = (place, 1, report.longrepr[2])
     return report
 
 

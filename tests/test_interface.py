@@ -38,6 +38,9 @@ def test_an_interface_is_a_node_with_the_axes_of_its_inputs(image: Path, tmp_pat
     assert node.name == "bet"
     assert [axis.name for axis in smooth.axes] == ["subject", "fwhm"]
     assert smooth.folder
+    assert smooth.resources.software == ("fsl",)
+    own = wf.add(task(software=[])(BET()), name="own", in_file=str(image))
+    assert own.resources.software == ()
 
 
 def test_a_key_depends_on_settings_and_the_content_of_files_and_nothing_else(

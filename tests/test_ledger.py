@@ -17,7 +17,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def names(history: History) -> dict[str, list[str]]:
     """Name the batches by what is to be done about them."""
     return {
-        "accepted": [one.batch for one in history.jobs().values()],
+        "accepted": [one.batch for one in history.submissions.values() if one.job],
         "adrift": [one.batch for one in history.adrift()],
         "held": [one.batch for one in history.held()],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,16 @@ def test_resources_never_enter_a_key(study: Path) -> None:
     assert keys(flow(study, call=call)) == before
     plan = make_plan(flow(study, call=call), resources=Resources.parse(memory="1T"))
     assert [plan.nodes["normalize"].key(i) for i in (0, 1)] == [before[w] for w in sorted(WARPS)]
+
+
+def test_a_demanded_version_of_software_enters_a_key_and_a_mere_name_does_not(study: Path) -> None:
+    def keyed(*software: str) -> Mapping[str, str]:
+        plan = make_plan(flow(study), resources=Resources.parse(software=software))
+        return {name: node.key(0) for name, node in plan.nodes.items()}
+
+    assert keyed("fsl", "spm12") == keyed()
+    assert keyed("fsl>=6") == keyed("spm12", "fsl>=6")
+    assert len({keyed(one)["normalize"] for one in ("fsl", "fsl>=6", "fsl>=7")}) == 3
 
 
 class Two:

@@ -37,6 +37,7 @@ PAGES = {
     "docs/direct.rst": 6,
     "docs/templates.rst": 3,
     "docs/commands.rst": 2,
+    "docs/routing.rst": 5,
 }
 HOME = "/home/ada/study"  # on the pages, this stands for the folder, and node17 for this host
 SECONDS = 120

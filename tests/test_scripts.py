@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pytest
 from fakes import Lab
@@ -21,9 +21,22 @@ from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import Environment, Queue, Site, Slurm
+from hpcpipe.site import (
+    LSF,
+    PBS,
+    Account,
+    Environment,
+    Queue,
+    Scheduler,
+    Scratch,
+    Site,
+    Slurm,
+    Software,
+    Torque,
+)
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
+SCHEDULERS = get_args(get_args(Scheduler)[0])
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
 
 
@@ -75,21 +88,57 @@ FULL = Site(
     ),
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
     slurm=Slurm(options=("--exclusive=user",), requeue=True),
+    pbs=PBS(options=("-l place=free",), account="-P "),
+    lsf=LSF(account="-G ", memory_per_slot=True),
+    torque=Torque(options=("-l feature=a|b",)),
 )
+ROUTED = Site(
+    name="golden",
+    refused=("--no-requeue", "--open-mode"),
+    environment=Environment(shell="/bin/bash -l", launcher="srun --mpi=pmix"),
+    scratch=Scratch(local="$TMPDIR", option="--gres=lscratch:{gb}"),
+    queues=(
+        Queue(
+            name="taskfarm",
+            spelled="standard",
+            options=("--qos=taskfarm",),
+            max_gpus=1,
+            gpu_models={"a100": "a100_1g.5gb"},
+            constraints={"nvme": "nvme", "fast": "hdr"},
+        ),
+    ),
+    software={
+        "fsl": Software(version="6.0.7", setup=("module load biology", "module load fsl/6.0.7")),
+        "spm": Software(version="12", setup=("module load spm",), licences=("matlab:1",)),
+    },
+    accounts={"lab": Account(options=("--wckey=paid",))},
+    slurm=Slurm(memory="cpu", gpus="gres", signal="TERM@60", cluster="abel", nodes=True),
+)
+
+
+def routed() -> Batch:
+    asked = Resources(
+        cpus=3, memory=4096, time=90, gpus=1, account="lab", scratch=1500, throttle=2,
+        requires=("a100", "fast", "nvme"), software=("fsl>=6", "spm12"),
+    )  # fmt: skip
+    return replace(command_array(), resources=asked)
+
+
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "python-array": (python_array, BARE, "/data/here"),
     "command-array": (command_array, BARE, "/data/here"),
     "sparse-array": (sparse, BARE, "/data/here"),
     "plain-job": (plain, BARE, "/data/here"),
     "all-that-can-be-asked": (asking, FULL, "/data/here"),
+    "routed": (routed, ROUTED, "/data/here"),
     "odd-folder": (command_array, BARE, f"/data/{ODD}"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_script_is_as_it_was(
-    scheduler: Literal["slurm", "local"],
+    scheduler: Scheduler,
     case: str,
     golden: Callable[[str, str], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +156,7 @@ def test_a_script_is_as_it_was(
 def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
     folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
-    assert found == {f"{name}/{case}.sh" for name in ("slurm", "local") for case in CASES}
+    assert found == {f"{name}/{case}.sh" for name in SCHEDULERS for case in CASES}
 
 
 # Commands, run by sh

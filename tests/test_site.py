@@ -2,8 +2,9 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -13,7 +14,9 @@ from hpcpipe.errors import ConfigError
 from hpcpipe.model import parse_time
 from hpcpipe.site import Queue, Site
 from hpcpipe.sitefile import Machine, known_sites
-from hpcpipe.siteload import load_site, site_from_dict, site_lines, site_to_dict
+from hpcpipe.siteload import load_site
+from hpcpipe.siteread import site_from_dict, site_to_dict
+from hpcpipe.siteshow import site_lines, site_schema
 
 SHIPPED = Machine.here().shipped
 CLUSTER = Path(__file__).parent / "clusters" / "slurm" / "slurm.conf"
@@ -81,8 +84,31 @@ def test_each_way_of_finding_a_site_gives_way_to_the_one_before_it(
         "test-slurm",
         "--site is 'test-slurm': using test-slurm.toml",
     )
+    write("etc/sites/narval.toml", 'detect = ["CC_CLUSTER=narval"]')
+    environ = {**machine.environ, "HPCPIPE_SITE": "", "CC_CLUSTER": "narval"}
+    elsewhere = Machine(environ, "node9", lambda _: None, SHIPPED, tmp_path / "etc")
+    (tmp_path / "etc/site.toml").unlink()
+    (tmp_path / "home/.config/hpcpipe/site.toml").unlink()
+    assert load_site(machine=elsewhere).why.startswith("$CC_CLUSTER is 'narval' here: using")
+
     path = write("here.toml", "")
     assert found(str(path)) == ("here", "--site is '~/here.toml': using ~/here.toml")
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "why"),
+    [
+        ("pbs_version = 23.06.06\n", "pbs", "no site file; qstat of PBS found: using the shipped"),
+        ("Version: 6.1.2\n", "torque", "no site file; qstat of TORQUE found: using the shipped"),
+        ("SGE 8.1.9\nusage: qstat", "local", "no scheduler found: running on this machine's"),
+    ],
+)
+def test_a_qstat_is_asked_whose_it_is(machine: Machine, said: str, name: str, why: str) -> None:
+    tools = {"qsub": "/bin/qsub", "qstat": "/bin/qstat"}
+    asked = replace(machine, which=tools.get, says=lambda _: said)
+    loaded = load_site(machine=asked)
+    assert loaded.site.name == name
+    assert loaded.why.startswith(why)
 
 
 def test_the_users_folder_of_settings_is_where_xdg_says(machine: Machine, tmp_path: Path) -> None:
@@ -133,6 +159,8 @@ def test_everything_wrong_in_a_file_is_told_at_once_with_its_path(
         [[queues]]
         max_time = "soon"
         max_memory = 1.5
+        counted_by = "group"
+        cost.rate = -1
         max_cpus = "4"
         """,
     )
@@ -151,6 +179,8 @@ def test_everything_wrong_in_a_file_is_told_at_once_with_its_path(
         "queues[0].options[0]: '--qos=x\\nrm' is not one line of text",
         "queues[1].name: is missing",
         "queues[1].max_time: 'soon' is not a length of time; write for example 30m or 2h30m",
+        "queues[1].counted_by: 'group' is not known; known: user, account",
+        "queues[1].cost.rate: -1 is not a number of at least 0",
         "queues[1].max_memory: 1.5 is not text; put it in quotes",
         "queues[1].max_cpus: '4' is not a whole number of at least 1",
     }
@@ -171,6 +201,30 @@ def test_everything_wrong_in_a_file_is_told_at_once_with_its_path(
         (
             "defaults.queue = 'shrot'\nqueues = [{name = 'short'}]",
             "defaults.queue: no queue is called 'shrot'; did you mean short?",
+        ),
+        (
+            "queues = [{name = 'a', max_cpus = 4, min_cpus = 8}]",
+            "queues[0].min_cpus: is more than max_cpus, so nothing fits",
+        ),
+        (
+            "queues = [{name = 'a', steps = [{max_time = '1h'}]}]",
+            "queues[0].steps: each step says up to how many nodes or cpus it holds",
+        ),
+        (
+            "queues = [{name = 'a', accounts = ['lba']}]\naccounts.lab = {}",
+            "queues[0].accounts: no account is called 'lba'; did you mean lab?",
+        ),
+        (
+            "defaults.account = 'lba'\naccounts.lab = {}",
+            "defaults.account: no account is called 'lba'; did you mean lab?",
+        ),
+        (
+            "queues = [{name = 'short'}]\nsoftware.fsl.queues = ['shrot']",
+            "software.fsl.queues: no queue is called 'shrot'; did you mean short?",
+        ),
+        (
+            "scratch.option = '--tmp={size}'",
+            "scratch.option: only {gb} and {mb} may stand in braces",
         ),
         ("extends = 'slrum'", "extends: no site is called 'slrum'; did you mean slurm?"),
         ("extends = './s.toml'", "extends: './s.toml' is, or extends, this very file"),
@@ -260,7 +314,7 @@ def test_templates_lie_beside_the_file_that_names_them(
     assert load_site(str(file), machine=machine).site.templates == tmp_path / "deep/ours"
 
 
-FULL = """
+FULL = '''
 name = "full"
 scheduler = "slurm"
 hosts = ["login[12]"]
@@ -271,14 +325,25 @@ defaults = { memory = "1.5G", time = "2:30:00" }
 local.memory = "12G"
 slurm = { options = ["--constraint=a b"], requeue = true }
 [environment]
-prologue = ['''module load "fsl" # 6''', "é\\tx"]
+prologue = ['module load "fsl" # 6', "é\\tx"]
 variables = { OMP_NUM_THREADS = "1" }
+[software."fsl@6"]
+name = "fsl"
+version = "6.0.7"
+setup = """
+module load biology
+module load fsl/6.0.7"""
+[accounts.lab]
+budget = 5000
 [[queues]]
 name = "a"
 named = false
 max_time = "7d"
 options = ["--qos=long"]
-"""
+steps = [{ cpus = 1, max_time = "72h" }, { cpus = 36, max_time = "48h" }]
+constraints = { "x86.v3" = "v3" }
+cost = { rate = 1.5, unit = "node" }
+'''
 
 
 @pytest.fixture
@@ -306,6 +371,14 @@ def test_each_value_is_shown_as_its_file_spells_it_with_that_file_beside_it(
     assert f'max_time = "7d" # {file}' in lines[header:]
 
 
+def test_a_default_account_may_be_named_by_a_variable(machine: Machine, write: Write) -> None:
+    file = write("s.toml", 'defaults = { account = "mine", account_from = "PROJECT" }')
+    assert load_site(str(file), machine=machine).site.defaults.account == "mine"
+    environ = {**machine.environ, "PROJECT": "a12"}
+    named = Machine(environ, "login1", machine.which, SHIPPED, machine.system)
+    assert load_site(str(file), machine=named).site.defaults.account == "a12"
+
+
 def test_a_site_survives_json_and_the_keys_of_a_later_version(full: Site) -> None:
     data = json.loads(json.dumps(site_to_dict(full)))
     assert site_from_dict(data) == full
@@ -314,14 +387,6 @@ def test_a_site_survives_json_and_the_keys_of_a_later_version(full: Site) -> Non
 
 
 # What is shipped, and documented
-
-
-@pytest.mark.parametrize("name", ["local", "slurm", "test-slurm"])
-def test_every_shipped_site_loads_and_says_what_it_is(name: str, machine: Machine) -> None:
-    site = load_site(name, machine=machine).site
-    assert site.name == name
-    assert site.description
-    assert site.scheduler == name.removeprefix("test-")
 
 
 def test_the_examples_in_the_shipped_files_hold_once_uncommented(
@@ -359,6 +424,36 @@ def keys(cls: type[Any], path: str = "") -> Iterator[tuple[str, Any]]:
         for inner in (hint, *get_args(get_args(hint)[0] if get_args(hint) else ())):
             if is_dataclass(inner):
                 yield from keys(inner, f"{path}{field.name}.")  # type: ignore[arg-type]
+
+
+def test_the_schema_for_editors_knows_every_key_and_all_that_is_shipped() -> None:
+    schema = site_schema()
+
+    def known(schema: dict[str, Any], data: Any, where: str) -> None:
+        if isinstance(data, dict):
+            for key, value in data.items():
+                members = schema.get("properties", {})
+                inner = members.get(key) or schema.get("additionalProperties")
+                assert inner, f"{where}.{key}"
+                known(inner, value, f"{where}.{key}")
+        elif isinstance(data, list):
+            assert schema.get("type") == "array" or "anyOf" in schema, where
+            for one in data:
+                known(schema.get("items", {}), one, where)
+
+    for file in sorted(SHIPPED.glob("*.toml")):
+        known(schema, tomllib.loads(file.read_text()), file.stem)
+    queue = schema["properties"]["queues"]["items"]
+    assert queue["required"] == ["name"]
+    assert queue["properties"]["counted_by"]["enum"] == ["user", "account"]
+    assert schema["properties"]["limits"]["properties"]["array_size"] == {
+        "description": "Elements in one array; 0 where arrays are refused.",
+        "type": "integer",
+        "minimum": 0,
+        "default": 1000,
+    }
+    assert not schema["additionalProperties"]
+    json.dumps(schema)
 
 
 def test_every_key_is_documented_in_one_line_beside_it() -> None:

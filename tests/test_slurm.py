@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from contract.harness import Cluster
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, JobStatus, Reason, State
@@ -67,6 +70,121 @@ def test_dependencies_of_a_kind_are_joined_by_colons() -> None:
     words = Slurm().submit_command(Path("run/batches/x.sh"), after, token="t", held=True)
     assert "--dependency=aftercorr:7:6,afterok:8:9_4" in words
     assert {"--hold", "--kill-on-invalid-dep=yes", "batches/x.sh"} <= set(words)
+
+
+def test_one_cluster_of_several_is_named_in_every_question() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        del cwd
+        asked.append(tuple(argv))
+        rows = "CLUSTER: abel\n7|RUNNING|None\n" if "squeue" in argv else ""
+        return Done(tuple(argv), 0, rows)
+
+    adapter = Slurm(run, cluster="abel", cancels=2)
+    assert adapter.poll(["7"]) == {"7": JobStatus(State.RUNNING, "RUNNING")}
+    adapter.find(["token"])
+    adapter.account(["7"], 0)
+    adapter.release(["7", "8"])
+    adapter.cancel(["7", "8", "9"])
+    assert all("-M abel" in " ".join(words) for words in asked)
+    assert asked[-2:] == [("scancel", "-M", "abel", "7", "8"), ("scancel", "-M", "abel", "9")]
+
+
+@pytest.mark.parametrize(
+    ("words", "passing"),
+    [
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: "
+         "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+         True),
+        ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed", True),
+        ("sbatch: error: AssocGrpSubmitJobsLimit\nsbatch: error: Batch job", True),
+        ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", True),
+        ("sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission "
+         "failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time "
+         "limits)",
+         False),
+        ("sbatch: error: Batch job submission failed: Invalid account or account/partition", False),
+    ],
+)  # fmt: skip
+def test_a_limit_of_jobs_may_pass_and_other_refusals_do_not(words: str, passing: bool) -> None:
+    with pytest.raises(SchedulerError) as refused:
+        slurm((1, "", words)).submit(Path("run/batches/x.sh"), token="t")
+    assert (refused.value.passing, str(refused.value)) == (passing, words)
+
+
+SITE = """
+extends = "test-slurm"
+slurm = { cluster = "hpcpipe", gpus = "gres", signal = "TERM@55" }
+[software.matlab]
+version = "R2022b"
+setup = ["MATLAB=R2022b; export MATLAB"]
+licences = ["matlab:1"]
+[[queues]]
+name = "any"
+spelled = "gpu"
+max_gpus = 2
+constraints = { gpulike = "gpulike", big = "big" }
+"""
+
+
+@pytest.mark.slurm
+def test_what_was_routed_is_what_a_real_slurm_gives(slurm: Cluster) -> None:
+    (slurm.home / "site.toml").write_text(SITE)
+    words = [
+        "--gpus",
+        "1",
+        "--requires",
+        "big",
+        "--requires",
+        "gpulike",
+        "--software",
+        "matlab>=R2022",
+    ]
+    slurm.hpcpipe(
+        "map", "--name", "look", "--site", "./site.toml", *words, "--throttle", "2", "--time", "2m",
+        "--wait", "--", "sh", "-c", 'scontrol -o show job "$SLURM_JOB_ID"; echo "$MATLAB" {}',
+        ":::", "1", "2", "3",
+    )  # fmt: skip
+    said = slurm.hpcpipe("logs", "look/3").stdout
+    for fact in ("ArrayTaskThrottle=2", "Licenses=matlab", "Features=gpulike&big",
+                 "TresPerNode=gres:gpu:1", "Partition=gpu"):  # fmt: skip
+        assert fact in said
+    assert said.endswith("R2022b 3\n")
+    told = slurm.hpcpipe("explain", "look").stdout
+    assert "queue      any: 1 of its 2 gpus, has big, gpulike, has matlab>=R2022" in told
+    assert "software   matlab R2022b" in told
+
+
+FLOW = """
+from hpcpipe import Workflow, each
+wf = Workflow("far")
+say = ["sh", "-c", 'scontrol -o show job "$SLURM_JOB_ID"']
+one = wf.command([*say, "{n}"], name="one", n=each([1, 2]), resources={"time": "1m"})
+two = wf.command(say, name="two", after=[one], resources={"time": "5h"})
+wf.command(say, name="three", after=[two.gather()], resources={"gpus": 1, "queue": "gpu"})
+"""
+
+
+@pytest.mark.slurm
+def test_nodes_of_one_workflow_go_to_different_queues_one_after_the_other(slurm: Cluster) -> None:
+    (slurm.home / "flow.py").write_text(FLOW)
+    slurm.hpcpipe("run", "flow.py")
+    queues = {"one/1": "short", "two/1": "long", "three": "gpu"}
+    said = {task: slurm.hpcpipe("logs", task).stdout for task in queues}
+    assert all(f"Partition={queue} " in said[task] for task, queue in queues.items())
+    started = [re.findall(r"StartTime=(\S+)", said[task])[0] for task in queues]
+    assert started == sorted(started)
+
+
+@pytest.mark.slurm
+def test_a_task_is_told_of_its_time_limit_before_it_comes(slurm: Cluster) -> None:
+    (slurm.home / "site.toml").write_text(SITE)
+    words = ("--name", "told", "--site", "./site.toml", "--time", "1m", "--wait")
+    slurm.hpcpipe("map", *words, "--", "sleep", "{}", ":::", "100", status=10)
+    [failed] = json.loads(slurm.hpcpipe("status", "--json").stdout)["failures"]
+    # At the limit itself the reason would be the time limit.
+    assert (failed["reason"], failed["error"]) == ("signal", "terminated: killed by signal 15")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -227,7 +228,7 @@ def test_what_needs_a_failed_task_is_blocked_all_the_way_down(chain: Lab) -> Non
 
 def test_a_job_that_can_never_start_is_blocked_though_it_is_in_the_queue(chain: Lab) -> None:
     put(chain.rundir, chain.find("first/A").bad, {"error": "exit 3", "exit": 3})
-    never = JobStatus(State.QUEUED, "PENDING", "DependencyNeverSatisfied")
+    never = JobStatus(State.BLOCKED, "PENDING", "DependencyNeverSatisfied")
     chain.scheduler.says["2_0"] = never
     assert named(make_report(chain.rundir).failures)["second/A"][0] is State.BLOCKED
 
@@ -286,6 +287,54 @@ def test_it_is_asked_once_an_interval_whoever_asks(chain: Lab, down: bool) -> No
     assert asked(fake) == ["poll"]
     make_report(one, now=now + POLL, fresh=True)
     assert asked(fake) == ["poll"]
+
+
+def test_while_one_client_asks_the_others_take_the_answer_before(chain: Lab) -> None:
+    fake, now = chain.scheduler, time.time()
+    before = make_report(chain.rundir, now=now)
+    nested: list[object] = []
+
+    def look(step: str) -> None:
+        fake.hook = lambda _: None
+        if step == "poll":
+            nested.append(make_report(RunDir(chain.rundir.folder), now=now + 2 * POLL).asked)
+
+    fake.hook = look
+    asked(fake)
+    after = make_report(chain.rundir, now=now + 2 * POLL)
+    assert nested == [before.asked]
+    assert (asked(fake), after.asked) == (["poll"], now + 2 * POLL)
+    assert not chain.rundir.asking.exists()
+
+
+def test_a_client_that_was_killed_while_it_asked_keeps_nobody_from_asking(chain: Lab) -> None:
+    fake, now = chain.scheduler, time.time()
+    make_report(chain.rundir, now=now)
+    asked(fake)
+    chain.rundir.asking.touch()
+    make_report(chain.rundir, now=now + 2 * POLL)
+    assert asked(fake) == []  # it may still be at it
+    os.utime(chain.rundir.asking, (now - 1000, now - 1000))
+    make_report(chain.rundir, now=now + 2 * POLL)
+    assert asked(fake) == ["poll"]
+
+
+def test_an_answer_that_is_coming_is_waited_for_where_there_is_none(
+    chain: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, now = chain.scheduler, time.time()
+    make_report(chain.rundir, now=now)
+    answer = chain.rundir.asked.read_bytes()
+    chain.rundir.asked.unlink()
+    chain.rundir.asking.touch()
+    asked(fake)
+
+    def arrive(_: float) -> None:
+        chain.rundir.asked.write_bytes(answer)
+
+    monkeypatch.setattr("hpcpipe.asking.time.sleep", arrive)
+    assert make_report(chain.rundir, now=now + 1).asked == now
+    assert asked(fake) == []
 
 
 def test_one_question_is_enough_for_all_and_another_for_those_that_left(chain: Lab) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from fakes import CANCELLED, LIVE, QUEUED, RUNNING, Lab
 from hpcpipe import each
 from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import Ledger
-from hpcpipe.model import After, Reason, State
+from hpcpipe.model import After, JobStatus, Reason, State
 from hpcpipe.record import read_record
 from hpcpipe.rundir import write_whole
 from hpcpipe.status import make_report
@@ -293,6 +294,57 @@ def test_a_refused_account_is_answered_with_one_that_may_be_used(four: Lab) -> N
     assert submission.submission.hint == "--account lab"
 
 
+def full(*calls: int) -> Callable[[str], None]:
+    """Let a limit of jobs be reached at some submit commands."""
+    counted = count(1)
+
+    def hook(step: str) -> None:
+        if step == "submit" and next(counted) in calls:
+            raise SchedulerError("QOSMaxSubmitJobPerUserLimit", passing=True)
+
+    return hook
+
+
+def test_a_limit_of_jobs_is_waited_for_a_while(four: Lab, naps: list[float]) -> None:
+    four.scheduler.hook = full(2, 3, 5)
+    four.submit()
+    assert naps == [5, 10, 5]
+    check_complete(four)
+
+
+def test_a_limit_of_jobs_that_does_not_pass_leaves_nothing_in_the_queue(
+    four: Lab, naps: list[float]
+) -> None:
+    four.scheduler.hook = full(*range(2, 100))
+    with pytest.raises(SchedulerError, match=r"(?s)^QOSMaxSubmit.*Refused: .*--pack N\.$"):
+        four.submit()
+    assert naps == [5, 10, 20, 40, 60]
+    assert not four.scheduler.live
+
+
+def test_what_cannot_be_taken_back_is_said_to_be_held(four: Lab) -> None:
+    def hook(step: str) -> None:
+        if step == "cancel":
+            raise SchedulerUnavailable("no answer")
+        refused(step)
+
+    refused = refuse("sbatch: error: Invalid qos", 2)
+    four.scheduler.hook = hook
+    with pytest.raises(SchedulerUnavailable, match=r"(?s)^sbatch.*is held, .*: no answer\nType: "):
+        four.submit()
+    four.scheduler.hook = lambda _: None
+    four.submit()
+    check_complete(four)
+
+
+def test_a_site_that_wants_few_submit_commands_a_minute_gets_few(
+    four: Lab, naps: list[float]
+) -> None:
+    four.site = replace(four.site, limits=replace(four.site.limits, submits_per_minute=6))
+    four.submit()
+    assert naps == [10, 10, 10]
+
+
 def unavailable(*steps: int) -> Callable[[str], None]:
     """Let the scheduler not answer at some of its calls."""
     calls = count(1)
@@ -324,7 +376,8 @@ def test_a_scheduler_gone_half_way_loses_nothing(four: Lab, since: int) -> None:
     four.scheduler.hook = unavailable(*range(since, 100))
     with pytest.raises(SchedulerUnavailable) as gone:
         four.submit()
-    known = len(Ledger(four.rundir.ledger).read().jobs())
+    submissions = Ledger(four.rundir.ledger).read().submissions.values()
+    known = sum(one.job is not None for one in submissions)
     assert str(gone.value) == (
         f"Unable to contact slurm controller\n{known} of 4 batches are with the scheduler, held; "
         "nothing is lost: the same command again goes on from here"
@@ -420,3 +473,15 @@ def test_a_job_that_arrives_after_it_was_given_up_is_cancelled_unrun(four: Lab) 
     four.submit()
     assert late not in four.scheduler.live
     check_complete(four)
+
+
+def test_what_can_never_start_is_cancelled_when_its_task_is_submitted_anew(four: Lab) -> None:
+    four.submit()
+    alone = next(name for name, job in four.scheduler.jobs.items() if job.node == "alone")
+    four.scheduler.says[alone] = JobStatus(State.BLOCKED, "Q", "Can Never Run")
+    [failed] = make_report(four.rundir).failures
+    assert failed[:1] == ("alone",)
+    assert failed[3:6] == (State.FAILED, Reason.REFUSED, "Can Never Run")
+    four.submit()
+    assert four.scheduler.says[alone] == CANCELLED
+    assert [job.node for job in four.scheduler.live.values()].count("alone") == 1

@@ -32,7 +32,7 @@ _VERBS = {
     "logs": ("looking", "Print what a task wrote."),
     "results": ("looking", "Print what a node or a task returned."),
     "cancel": ("sending", "Cancel a run, or some of its tasks."),
-    "site": ("sites", "Show the site's settings, and where each comes from."),
+    "site": ("sites", "Show, write or check the site's settings."),
     "unlock": ("looking", "Break the lock of a client that is surely gone."),
     "completion": ("completing", "Print the shell's completion script."),
 }
@@ -137,6 +137,12 @@ def asked(resources: Mapping[str, Any]) -> Resources:
 def resource_options(function: Any) -> Any:
     """Add the resources a task may ask for."""
     for name, metavar, words in (
+        ("--prefer", "WHAT", "Of the queues that fit: the soonest or the cheapest."),
+        ("--software", "NAME[>=VERSION]", "Software it needs, of the site's catalogue."),
+        ("--requires", "WORD", "What its queue must offer: rhel9, avx512, a100."),
+        ("--pack", "N", "Tasks run one after another in each job or element."),
+        ("--throttle", "N", "Elements of an array that run at a time."),
+        ("--scratch", "SIZE", "Node-local disk of a task."),
         ("--account", "NAME", "The account to charge."),
         ("--queue", "NAME", "The queue; on Slurm a partition."),
         ("--gpus", "N", "GPUs of a task."),
@@ -145,5 +151,20 @@ def resource_options(function: Any) -> Any:
         ("--cpus", "N", "Cpus of a task."),
     ):
         kind = int if metavar == "N" else str
-        function = click.option(name, metavar=metavar, type=kind, help=words)(function)
+        listed = name in ("--requires", "--software")
+        function = click.option(
+            name, metavar=metavar, type=kind, help=words, multiple=listed, callback=_said
+        )(function)
     return function
+
+
+def _said(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    """Take a list that nobody said anything in as not said."""
+    return None if value == () else value
+
+
+def budget_option(function: Any) -> Any:
+    """Add ``--over-budget``, which lets an account be charged more than its budget."""
+    return click.option(
+        "--over-budget", is_flag=True, help="Submit though it may cost more than the budget."
+    )(function)

@@ -30,6 +30,9 @@ def here() -> None:
         click.echo("  hpcpipe map --time 10m -- gzip -k {} ::: *.nii    one command, many files")
         click.echo("  hpcpipe submit workflow.py                        a workflow")
         click.echo("  hpcpipe site show                                 the settings that count")
+        click.echo(
+            "  hpcpipe site init                                 write what the cluster says"
+        )
         return
     from hpcpipe.show import status_lines
 

@@ -58,13 +58,16 @@ def _log_name(run: Run, task: Any) -> str | None:
 
 
 @click.command()
-@click.argument("task", metavar="NODE/LABEL")
+@click.argument("name", metavar="NODE[/LABEL]")
 @run_option
-def explain(task: str, run_folder: str | None) -> None:
-    """Tell all that is known of one task: its error, its log's end, where it ran, what it used."""
-    from hpcpipe.explaining import explain_task
+def explain(name: str, run_folder: str | None) -> None:
+    """Tell all that is known of one task: its error, its log's end, where it ran, what it used.
 
-    for line in explain_task(Run(find_run(run_folder)), task):
+    Of a node: to which queue its tasks went, why there, and why not to each other queue.
+    """
+    from hpcpipe.explaining import explain as lines_of
+
+    for line in lines_of(Run(find_run(run_folder)), name):
         click.echo(line)
 
 

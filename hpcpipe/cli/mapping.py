@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hpcpipe.cli import asked, resource_options, site_option
+from hpcpipe.cli import asked, budget_option, resource_options, site_option
 from hpcpipe.model import Resources
 
 
@@ -21,6 +21,7 @@ from hpcpipe.model import Resources
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted, and the scripts.")
 @click.option("--wait", is_flag=True, help="Wait for the end; leave with 10 if a task failed.")
 @site_option
+@budget_option
 @resource_options
 def map(  # the verb's name; the builtin is not needed here
     words: tuple[str, ...],
@@ -32,6 +33,7 @@ def map(  # the verb's name; the builtin is not needed here
     dry_run: bool,
     wait: bool,
     site: str | None,
+    over_budget: bool,
     **resources: Any,
 ) -> None:
     """Run one command over many inputs, as an array.
@@ -62,7 +64,7 @@ def map(  # the verb's name; the builtin is not needed here
     if dry_run:
         _print_plan(workflow, site)
         return
-    run = send(workflow, site, Resources(), {"map": options})
+    run = send(workflow, site, Resources(), {"map": options}, over_budget=over_budget)
     if wait:
         run.wait(show=True)
 

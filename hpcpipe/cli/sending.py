@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcpipe.cli import asked, resource_options, run_option, site_option
+from hpcpipe.cli import asked, budget_option, resource_options, run_option, site_option
 from hpcpipe.model import Resources
 
 if TYPE_CHECKING:
@@ -22,29 +22,33 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("workflow", metavar="FILE[:NAME]")
 @site_option
+@budget_option
 @resource_options
-def submit(workflow: str, site: str | None, **resources: Any) -> None:
+def submit(workflow: str, site: str | None, over_budget: bool, **resources: Any) -> None:
     """Submit everything of a workflow that is not done, and return.
 
     FILE defines one Workflow, or NAME says which. Options are laid over what its tasks ask for.
     """
     from hpcpipe.loading import load_workflow
 
-    send(load_workflow(workflow), site, asked(resources), {"file": _source(workflow)})
+    source = {"file": _source(workflow)}
+    send(load_workflow(workflow), site, asked(resources), source, over_budget=over_budget)
 
 
 @click.command()
 @click.argument("workflow", metavar="FILE[:NAME]")
 @site_option
+@budget_option
 @resource_options
-def run(workflow: str, site: str | None, **resources: Any) -> None:
+def run(workflow: str, site: str | None, over_budget: bool, **resources: Any) -> None:
     """Submit, show progress, and leave with 0 if all went well.
 
     Interrupting it stops only the showing: the tasks go on.
     """
     from hpcpipe.loading import load_workflow
 
-    made = send(load_workflow(workflow), site, asked(resources), {"file": _source(workflow)})
+    source = {"file": _source(workflow)}
+    made = send(load_workflow(workflow), site, asked(resources), source, over_budget=over_budget)
     made.wait(show=True)
 
 
@@ -54,14 +58,21 @@ def _source(workflow: str) -> str:
 
 
 def send(
-    workflow: Workflow, site: str | None, resources: Resources, source: Mapping[str, Any]
+    workflow: Workflow,
+    site: str | None,
+    resources: Resources,
+    source: Mapping[str, Any],
+    *,
+    over_budget: bool,
 ) -> Run:
     """Submit a workflow and say what was submitted, in how many calls, and what to type next."""
     from hpcpipe.run import submit_with_draft
     from hpcpipe.siteload import load_site
 
     loaded = load_site(site)
-    made, draft = submit_with_draft(workflow, site=loaded, resources=resources, source=source)
+    made, draft = submit_with_draft(
+        workflow, site=loaded, resources=resources, source=source, over_budget=over_budget
+    )
     say_submitted(draft, loaded.why)
     return made
 
@@ -77,11 +88,34 @@ def say_submitted(draft: Draft, site_why: str) -> None:
 @click.command()
 @click.argument("workflow", metavar="FILE[:NAME]")
 @click.option("--scripts", is_flag=True, help="Print the scripts, as they would be submitted.")
+@click.option("--why", is_flag=True, help="Say of every other queue why not.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--simulate",
+    "cores",
+    type=click.IntRange(1),
+    metavar="CORES",
+    help="Also predict how long it takes on so many cores.",
+)
+@click.option(
+    "--draw",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw the batches into FILE.svg or FILE.html.",
+)
 @site_option
 @resource_options
-def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resources: Any) -> None:
-    """Print what would be submitted, and why the rest would not. Touches nothing."""
+def plan(
+    workflow: str,
+    scripts: bool,
+    why: bool,
+    as_json: bool,
+    cores: int | None,
+    draw: Path | None,
+    site: str | None,
+    **resources: Any,
+) -> None:
+    """Print what would be submitted, and why the rest would not. Submits nothing."""
     from hpcpipe.draft import draft
     from hpcpipe.loading import load_workflow
     from hpcpipe.planning import plan_json, plan_lines
@@ -89,10 +123,14 @@ def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resour
 
     loaded = load_site(site)
     drafted = draft(load_workflow(workflow), loaded.site, resources=asked(resources))
+    if draw:
+        from hpcpipe.drawing import write_drawing
+
+        write_drawing(drafted, draw, list(plan_lines(drafted, loaded.why, cores)))
     if as_json:
-        click.echo(json.dumps(plan_json(drafted), indent=1))
+        click.echo(json.dumps(plan_json(drafted, cores), indent=1))
         return
-    for line in plan_lines(drafted, loaded.why):
+    for line in plan_lines(drafted, loaded.why, cores, others=why):
         click.echo(line)
     for prepared in drafted.prepared if scripts else ():
         click.echo(f"\n# --- {prepared.id}.sh")
@@ -102,8 +140,9 @@ def plan(workflow: str, scripts: bool, as_json: bool, site: str | None, **resour
 @click.command()
 @run_option
 @site_option
+@budget_option
 @resource_options
-def retry(run_folder: str | None, site: str | None, **resources: Any) -> None:
+def retry(run_folder: str | None, site: str | None, over_budget: bool, **resources: Any) -> None:
     """Submit again what failed, with more of what it ran out of.
 
     The workflow's file is read again, so that a mended function is the one that runs. A task that
@@ -122,6 +161,7 @@ def retry(run_folder: str | None, site: str | None, **resources: Any) -> None:
         resources=asked(resources),
         source=before.source,
         raise_for=lambda rundir: raised_resources(rundir, loaded.site),
+        over_budget=over_budget,
     )
     say_submitted(draft, loaded.why if site else "the site of the run before")
 

@@ -9,7 +9,14 @@ from typing import Any
 from hpcpipe.errors import ConfigError
 from hpcpipe.schedulers.base import Scheduler
 
-REGISTRY = {"local": "Local", "slurm": "Slurm"}
+REGISTRY = {
+    "local": "Local",
+    "slurm": "Slurm",
+    "pbs": "PBS",
+    "torque": "Torque",
+    "lsf": "LSF",
+    "flux": "Flux",
+}
 
 
 def make_scheduler(name: str, options: Mapping[str, Any] | None = None) -> Scheduler:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 import os
+import shlex
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,16 @@ def run_command(argv: Sequence[str], cwd: Path | None = None, timeout: float = 1
     return Done(tuple(argv), done.returncode, *decode)
 
 
+def directives(script: Path, mark: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read what runs a script, and the words of its directives.
+
+    This is for schedulers that would run it as any command, and read neither.
+    """
+    first, *lines = script.read_text("utf-8", "surrogateescape").splitlines()
+    marked = [line.removeprefix(mark) for line in lines if line.startswith(f"{mark} ")]
+    return tuple(first.removeprefix("#!").split()), tuple(shlex.split("\n".join(marked)))
+
+
 class Scheduler(Protocol):
     """The verbs of a scheduler, in its own spelling of ids."""
 
@@ -113,14 +124,16 @@ class Scheduler(Protocol):
 class CommandScheduler(abc.ABC):
     """A scheduler as pure pairs: a command, and the reading of its output.
 
-    ``run`` starts the commands; tests hand in another.
+    ``run`` starts the commands; tests hand in another. ``cancels`` is how many jobs the site lets
+    one cancel command have.
     """
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
 
-    def __init__(self, run: Run = run_command) -> None:
+    def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
         self._run = run
+        self._cancels = cancels
 
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
@@ -145,8 +158,10 @@ class CommandScheduler(abc.ABC):
         return self.read_account(self._run(self.account_command(jobs, since), None))
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        if jobs:
-            self.read_cancel(self._run(self.cancel_command(jobs), None))
+        size = self._cancels or len(jobs) or 1
+        for start in range(0, len(jobs), size):
+            part = jobs[start : start + size]
+            self.read_cancel(self._run(self.cancel_command(part), None))
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
         if not tokens:
@@ -160,7 +175,12 @@ class CommandScheduler(abc.ABC):
             return
         if self.unreachable(done):
             raise SchedulerUnavailable(f"{done.words}\n({' '.join(done.argv[:1])} could not ask)")
-        raise SchedulerError(done.words)
+        raise SchedulerError(done.words, passing=self.passing(done))
+
+    def passing(self, done: Done) -> bool:
+        """Tell whether what was refused may be taken later: where a limit of jobs is reached."""
+        del done
+        return False
 
     @abc.abstractmethod
     def unreachable(self, done: Done) -> bool:

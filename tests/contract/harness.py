@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, TypeVar
@@ -19,42 +18,14 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from hpcpipe.model import After, JobEnd, JobStatus, State
+from contract.dialects import Dialect
+from hpcpipe.model import After, JobEnd, JobStatus, State, ranges
 from hpcpipe.schedulers.base import Done, Scheduler, run_command
-from hpcpipe.schedulers.local import Local, tree
-from hpcpipe.schedulers.slurm import Slurm
+from hpcpipe.schedulers.local import tree
 
 T = TypeVar("T")
 ODD = 'it\'s a "run" $(touch pwned) `touch pwned` of\nünïcode; 100 %'
-PATIENCE = 90.0  # seconds; a busy machine and a Slurm that schedules every other second need some
-
-
-SCHEDULERS = ("local", pytest.param("slurm", marks=pytest.mark.slurm))
-
-
-@cache
-def slurm_missing() -> str:
-    """Say why no Slurm can be tried, or nothing where one can."""
-    if not os.environ.get("SLURM_CONF"):
-        return "SLURM_CONF is not set"
-    if os.geteuid() == 0:
-        return "the tests run as root, who is no ordinary user of it"
-    try:
-        ping = subprocess.run(
-            ["scontrol", "ping"], capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"scontrol ping: {error}"
-    return "" if ping.returncode == 0 else f"scontrol ping: {ping.stdout or ping.stderr}".strip()
-
-
-def need(scheduler: str) -> None:
-    """Skip the test if it needs a Slurm and there is none; where nothing may be skipped, fail."""
-    if scheduler == "slurm" and (missing := slurm_missing()):
-        said = f"all tests that need a real Slurm: {missing}"
-        if os.environ.get("HPCPIPE_TEST_STRICT") == "1":
-            pytest.fail(f"{said}; HPCPIPE_TEST_STRICT=1 lets nothing be skipped", pytrace=False)
-        pytest.skip(said)
+PATIENCE = 90.0  # seconds; a busy machine and a scheduler that looks every other second need some
 
 
 def until(condition: Callable[[], T | None], seconds: float = PATIENCE, pause: float = 0.1) -> T:
@@ -73,7 +44,7 @@ def until(condition: Callable[[], T | None], seconds: float = PATIENCE, pause: f
 class Cluster:
     """A scheduler under test, and the folder and environment of one user of it."""
 
-    name: str
+    dialect: Dialect
     home: Path
     changed: Mapping[str, str] = field(default_factory=dict)  # in the environment
 
@@ -82,7 +53,7 @@ class Cluster:
         """What this user's commands find around them."""
         return {
             **os.environ,
-            "HPCPIPE_SITE": {"local": "local", "slurm": "test-slurm"}[self.name],
+            "HPCPIPE_SITE": self.dialect.site,
             "HPCPIPE_LOCAL": str(self.home / "spool"),
             "XDG_STATE_HOME": str(self.home / "state"),
             "XDG_CONFIG_HOME": str(self.home / "config"),
@@ -97,15 +68,7 @@ class Cluster:
 
     def out_of_reach(self) -> Cluster:
         """Give the same user where the scheduler cannot be asked."""
-        if self.name == "local":
-            (self.home / "file").touch()
-            return replace(self, changed={"HPCPIPE_LOCAL": str(self.home / "file" / "spool")})
-        dead = self.home / "dead.conf"
-        conf = Path(os.environ["SLURM_CONF"]).read_text()
-        # Nothing listens on port 9; by default each command would try for ten seconds or twenty.
-        conf = re.sub(r"^(SlurmctldPort|AccountingStoragePort)=.*", r"\1=9", conf, flags=re.M)
-        dead.write_text(f"{conf}\nMessageTimeout=2\n")
-        return replace(self, changed={"SLURM_CONF": str(dead)})
+        return replace(self, changed=self.dialect.out_of_reach(self.home))
 
     def hpcpipe(
         self,
@@ -147,9 +110,22 @@ class Cluster:
         return path
 
     def end(self) -> None:
-        """End what the local scheduler left; a Slurm keeps nothing for us."""
+        """End what the local scheduler left, or a stand-in."""
+        self.dialect.end(self.home)
         for lock in self.home.rglob("keeper.lock"):
             end_keeper(lock)
+
+
+@contextmanager
+def tried(dialect: Dialect, home: Path) -> Iterator[Cluster]:
+    """Give a user of a scheduler, with what it takes to find it; end what is left afterwards."""
+    dialect.need()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in dialect.variables(home).items():
+            patch.setenv(name, value)
+        cluster = Cluster(dialect, home)
+        yield cluster
+        cluster.end()
 
 
 def end_keeper(lock: Path) -> None:
@@ -178,32 +154,48 @@ class Bench:
     def __post_init__(self) -> None:
         for name in ("batches", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        local = self.cluster.name == "local"
-        self.scheduler = Local(self.cluster.spool, grace=0.5) if local else Slurm(self._run)
+        self.scheduler = self.cluster.dialect.adapter(self.cluster.spool, self._run)
 
     def _run(self, argv: Sequence[str], cwd: Path | None) -> Done:
         self.calls.append(argv)
         return run_command(argv, cwd)
 
-    def script(self, body: str, **directives: str) -> Path:
-        """Write a script in the scheduler's dialect; ``$index`` is its array index."""
-        mark, index = {
-            "local": ("#HPCPIPE", "HPCPIPE_INDEX"),
-            "slurm": ("#SBATCH", "SLURM_ARRAY_TASK_ID"),
-        }[self.cluster.name]
-        directives["output"] = "logs/out.%a" if "array" in directives else "logs/out"
-        if self.cluster.name == "slurm":
-            directives |= {"time": "10:00", "mem": "50M"}
-        head = "".join(f"{mark} --{name}={value}\n" for name, value in directives.items())
-        script = self.folder / "batches" / "a script.sh"
-        script.write_text(f"#!/bin/sh\n{head}index=${index}\n{dedent(body)}")
+    def script(self, body: str, array: Sequence[int] = (), *directives: str) -> Path:
+        """Write a script in the scheduler's dialect; ``$index`` is its array index, ``$nth`` how
+        far that is from the first."""
+        dialect = self.cluster.dialect
+        runs = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges(array))
+        first, last = (array[0], array[-1]) if array else (0, 0)
+        lines = [*directives, *(dialect.array if array else dialect.job)]
+        facts = {"indices": runs, "first": first, "last": last, "unique": len(self.calls)}
+        spelled = [line.format(**facts) for line in lines]
+        head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
+        which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
+        script = self.folder / "batches" / f"a script {len(self.calls)}.sh"
+        begin = dialect.begin.format(log=f"logs/out{f'.{dialect.index}' if array else ''}")
+        script.write_text(f"#!/bin/sh\n{head}{begin}{which}{dedent(body)}")
         return script
 
+    def indices(self, count: int) -> Sequence[int]:
+        """Number the elements of an array, from the first index that the scheduler has."""
+        first = self.cluster.dialect.capabilities.first_index
+        return range(first, first + count)
+
+    def elements(self, job: str, count: int) -> list[str]:
+        """Spell the elements of an array of so many."""
+        return [self.scheduler.element(job, index) for index in self.indices(count)]
+
     def submit(
-        self, body: str, *after: After, token: str = "t", held: bool = False, array: str = ""
+        self,
+        body: str,
+        *after: After,
+        token: str = "t",
+        held: bool = False,
+        array: int | Sequence[int] = 0,
     ) -> str:
-        """Hand a script over; give the id."""
-        script = self.script(body, **({"array": array} if array else {}))
+        """Hand a script over; give the id. An array is one of so many elements, or of these."""
+        indices = self.indices(array) if isinstance(array, int) else array
+        script = self.script(body, indices)
         return self.scheduler.submit(script, after, token=token, held=held)
 
     def states(self, *jobs: str) -> dict[str, State]:

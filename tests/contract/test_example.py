@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.dialects import LOCAL
 from contract.harness import Cluster
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "normalize"
@@ -25,10 +26,10 @@ def test_the_example_makes_identical_images_on_every_scheduler(
         assert os.environ.get("HPCPIPE_TEST_STRICT") != "1", f"missing: {said}"
         pytest.skip(said)
     made = []
-    for name in ("local", slurm.name):
-        home = tmp_path / name
+    for dialect in (LOCAL, slurm.dialect):
+        home = tmp_path / dialect.name
         shutil.copytree(EXAMPLE, home, ignore=shutil.ignore_patterns("norm_workdir"))
-        user = Cluster(name, home)
+        user = Cluster(dialect, home)
         try:
             user.hpcpipe("submit", "normalize.py")
             assert user.finish(seconds=400)["verdict"] == "all 23 tasks are good"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from contract.harness import SCHEDULERS, Bench, Cluster, need, until
+from contract.dialects import DIALECTS
+from contract.harness import Bench, Cluster, tried, until
 
 # Nothing else may run on the node that is set DOWN: each part has a partition of its own.
 WORKFLOW = """
     import os
+    import subprocess
     import sys
     import time
 
@@ -26,12 +27,10 @@ WORKFLOW = """
     KINDS = ["good", "raises", "exits", "memory", "time", "cancelled"]
 
     def begin(name):
-        env = os.environ
-        job = env.get("SLURM_ARRAY_JOB_ID") or env.get("SLURM_JOB_ID") or env["HPCPIPE_JOB_ID"]
-        index = env.get("SLURM_ARRAY_TASK_ID") or env.get("HPCPIPE_INDEX")
-        element = job if index is None else job + "_" + index
+        argv = ["sh", "-c", {begun!r}]
+        words = subprocess.run(argv, text=True, capture_output=True, check=True).stdout.split()
         with open(HERE + "/ran", "a") as ran:
-            ran.write(" ".join((name, element, env.get("SLURMD_NODENAME", "here"))) + "\\n")
+            ran.write(" ".join((name, *words)) + "\\n")
         return os.path.exists(HERE + "/mended")
 
     @task(**ASKED)
@@ -68,13 +67,12 @@ WORKFLOW = """
         ["sh", HERE + "/tool.sh", "next_tool", "{{kind}}"],
         name="next_tool", resources=ASKED, kind=each(kinds), after=[tool],
     )
-    if "{name}" == "slurm":
+    if {alone}:
         wf.add(alone)
 """
 TOOL = """
     cd "$(dirname "$0")"
-    job=${SLURM_ARRAY_JOB_ID:-$HPCPIPE_JOB_ID}_${SLURM_ARRAY_TASK_ID:-$HPCPIPE_INDEX}
-    echo "$1/$2 $job ${SLURMD_NODENAME:-here}" >> ran
+    echo "$1/$2" $({begun}) >> ran
     [ -e mended ] && exit
     case $1/$2 in
       tool/memory) exec python3 -c 'import time; hog = b"x" * (300 << 20); time.sleep(600)' ;;
@@ -104,33 +102,42 @@ class Broken:
     @property
     def expected(self) -> dict[str, tuple[str, str]]:
         """Every task that is not good: its state and reason."""
-        node_down = {"alone": ("failed", "node failure")} if self.cluster.name == "slurm" else {}
-        return OWN | BLOCKED | node_down
+        node_down = {"alone": ("failed", "node failure")} if self.cluster.dialect.set_node else {}
+        unlimited = {
+            name: ("failed", "time limit")
+            for name, (_, reason) in OWN.items()
+            if reason == "out of memory" and not self.cluster.dialect.memory
+        }
+        return OWN | BLOCKED | node_down | unlimited
 
 
-@pytest.fixture(scope="module", params=SCHEDULERS)
+@pytest.fixture(scope="module", params=[dialect.param for dialect in DIALECTS])
 def broken(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broken]:
-    need(request.param)
-    cluster = Cluster(request.param, tmp_path_factory.mktemp("broken"))
-    # Slurm knows no limit below a minute, and looks every half one.
-    time = {"local": "5s", "slurm": "1m"}[cluster.name]
-    cluster.write("broken.py", WORKFLOW.format(name=cluster.name, time=time))
-    cluster.write("tool.sh", TOOL)
+    with tried(request.param, tmp_path_factory.mktemp("broken")) as cluster:
+        report = _break(cluster)
+        yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
+
+
+def _break(cluster: Cluster) -> Any:
+    """Run the workflow that breaks, and give its last report."""
+    dialect = cluster.dialect
+    set_node, begun = dialect.set_node, f"{dialect.element}; {dialect.node}"
+    words = {"begun": begun, "time": dialect.short_time, "alone": set_node is not None}
+    cluster.write("broken.py", WORKFLOW.format(**words))
+    cluster.write("tool.sh", TOOL.replace("{begun}", begun))
     cluster.hpcpipe("submit", "broken.py")
     others = Bench(cluster, cluster.home / "elsewhere").scheduler
     others.cancel([_started(cluster, "work/cancelled")[0]])
-    node = _started(cluster, "alone")[1] if cluster.name == "slurm" else None
+    if set_node is None:
+        return cluster.finish(seconds=240)
+    node = _started(cluster, "alone")[1]
     try:
-        if node:
-            _set_node(node, "DOWN")
-        report = cluster.finish(seconds=240)
+        set_node(node, "DOWN")
+        return cluster.finish(seconds=240)
     finally:
-        if node:
-            _set_node(node, "RESUME")
-    yield Broken(cluster, report, cluster.hpcpipe("status").stdout)
-    cluster.end()
+        set_node(node, "RESUME")
 
 
 def _ran(cluster: Cluster) -> dict[str, list[tuple[str, str]]]:
@@ -147,11 +154,6 @@ def _started(cluster: Cluster, name: str) -> tuple[str, str]:
     return until(lambda: _ran(cluster).get(name))[0]
 
 
-def _set_node(node: str, state: str) -> None:
-    argv = ["scontrol", "update", f"nodename={node}", f"state={state}", "reason=a test"]
-    subprocess.run(argv, check=True, timeout=60)
-
-
 def test_each_failure_is_told_apart(broken: Broken) -> None:
     told = {one["task"]: (one["state"], one["reason"]) for one in broken.report["failures"]}
     assert told == broken.expected
@@ -164,7 +166,7 @@ def test_a_failure_says_what_the_task_itself_said(broken: Broken) -> None:
     failures = {one["task"]: one for one in broken.report["failures"]}
     assert failures["work/raises"]["error"] == "ValueError: no such file: T1/SAD55.mat"
     assert failures["work/exits"]["exit"] == 3
-    assert "of 100 MB" in failures["work/memory"]["error"]
+    assert ("of 100 MB" in failures["work/memory"]["error"]) == broken.cluster.dialect.memory
     for name, (element, _) in ((name, _ran(broken.cluster)[name][0]) for name in OWN):
         assert failures[name]["job_id"] == element
         assert failures[name]["attempt"] == 1

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from contract.dialects import DIALECTS, Dialect
 from contract.harness import ODD, Bench, Cluster, until
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, JobEnd, JobStatus, Reason, State
+from hpcpipe.model import After, JobEnd, Reason, State
 from hpcpipe.schedulers.base import Done, run_command
 from hpcpipe.schedulers.slurm import Slurm
 
 NEVER = (Reason.UPSTREAM, Reason.CANCELLED)  # a job ended so that could not start
+COMMANDED = [dialect.param for dialect in DIALECTS if dialect.commands]
 WAIT = 'wait_for() { for i in $(seq 600); do [ -e "$1" ] && return; sleep 0.1; done; exit 9; }\n'
 
 
@@ -44,54 +46,70 @@ def test_a_plain_job_runs_in_its_run_folder_and_its_end_is_known(bench: Bench) -
 
 def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
     bench = Bench(cluster, cluster.home / ODD)
-    job = bench.submit("pwd -P", array="0")
-    bench.ends(bench.scheduler.element(job, 0))
-    assert bench.read("logs/out.0") == f"{bench.folder.resolve()}\n"
+    job = bench.submit("pwd -P", array=2)
+    bench.ends(*bench.elements(job, 2))
+    for index in bench.indices(2):
+        assert bench.read(f"logs/out.{index}") == f"{bench.folder.resolve()}\n"
     assert not [*cluster.home.rglob("pwned")]
 
 
 def test_each_element_runs_once_and_ends_in_its_own_way(bench: Bench) -> None:
-    job = bench.submit(
-        "echo $index >> ran; case $index in 4) exit 3;; 5) kill -9 $$;; esac", array="1,4-6"
-    )
-    ends = bench.ends(*(bench.scheduler.element(job, index) for index in (1, 4, 5, 6)))
-    assert {element: end.reason for element, end in ends.items()} == {
-        bench.scheduler.element(job, 1): None,
-        bench.scheduler.element(job, 4): Reason.EXIT,
-        bench.scheduler.element(job, 5): Reason.SIGNAL,
-        bench.scheduler.element(job, 6): None,
-    }
-    assert ends[bench.scheduler.element(job, 4)].exit_code == 3
-    assert ends[bench.scheduler.element(job, 5)].signal == 9
-    assert sorted(bench.read("ran").split()) == ["1", "4", "5", "6"]
+    job = bench.submit("echo $nth >> ran; case $nth in 1) exit 3;; 2) kill -9 $$;; esac", array=4)
+    elements = bench.elements(job, 4)
+    ends = bench.ends(*elements)
+    reasons = [ends[one].reason for one in elements]
+    assert reasons == [None, Reason.EXIT, Reason.SIGNAL, None]
+    assert ends[elements[1]].exit_code == 3
+    assert ends[elements[2]].signal == 9
+    assert sorted(bench.read("ran").split()) == ["0", "1", "2", "3"]
     bench.gone(job)
+
+
+@pytest.mark.can("sparse", "elementwise")
+def test_an_array_may_have_any_indices(bench: Bench) -> None:
+    job = bench.submit("echo $index >> ran", array=(1, 4, 5, 6))
+    below = bench.submit("grep -qx $index ran", After(job, "each"), array=(1, 4, 5, 6))
+    elements = [
+        bench.scheduler.element(one, index) for one in (job, below) for index in (1, 4, 5, 6)
+    ]
+    assert codes(bench.ends(*elements)) == dict.fromkeys(elements, 0)
+    assert sorted(bench.read("ran").split()) == ["1", "4", "5", "6"]
 
 
 # --- dependencies ---------------------------------------------------------------------------------
 
 
+@pytest.mark.can("elementwise")
 def test_an_aligned_element_waits_for_its_own_and_for_no_other(bench: Bench) -> None:
     above = bench.submit(
-        f"{WAIT}[ $index = 2 ] || wait_for below.2; touch above.$index", array="2,5", held=True
+        f"{WAIT}[ $nth = 0 ] || wait_for below.0; touch above.$nth", array=2, held=True
     )
-    below = bench.submit(
-        "touch below.$index; test -e above.$index", After(above, "each"), array="2,5"
-    )
+    below = bench.submit("touch below.$nth; test -e above.$nth", After(above, "each"), array=2)
     bench.scheduler.release([above])
-    elements = [bench.scheduler.element(job, index) for job in (above, below) for index in (2, 5)]
+    elements = [*bench.elements(above, 2), *bench.elements(below, 2)]
     assert codes(bench.ends(*elements)) == dict.fromkeys(elements, 0)
 
 
-def test_a_gather_waits_for_the_whole_and_may_wait_for_one_element(bench: Bench) -> None:
-    above = bench.submit(f"{WAIT}[ $index -lt 2 ] || wait_for one; touch $index", array="0-2")
-    one = bench.submit("touch one; test -e 1", After(above, element=1))
-    both = bench.submit("test -e 0 -a -e 1 -a -e 2 -a -e one", After(above), After(one))
-    assert codes(bench.ends(one, both)) == {one: 0, both: 0}
+def test_a_gather_waits_for_the_whole(bench: Bench) -> None:
+    waits = f"{WAIT}[ $nth -lt 2 ] || wait_for beside; touch $nth"
+    above = bench.submit(waits, array=3, held=True)
+    beside = bench.submit("touch beside", held=True)
+    both = bench.submit("test -e 0 -a -e 1 -a -e 2 -a -e beside", After(above), After(beside))
+    bench.scheduler.release([above, beside])
+    assert codes(bench.ends(beside, both)) == {beside: 0, both: 0}
 
 
+@pytest.mark.can("element_dependency")
+def test_a_job_may_wait_for_one_element(bench: Bench) -> None:
+    above = bench.submit(f"{WAIT}[ $nth -lt 2 ] || wait_for one; touch $nth", array=3)
+    one = bench.submit("touch one; test -e 1", After(above, element=bench.indices(3)[1]))
+    assert codes(bench.ends(one)) == {one: 0}
+
+
+@pytest.mark.can("success", "elementwise")
 def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> None:
-    above = bench.submit(f"{WAIT}wait_for go; exit $index", array="0-1", held=True)
-    each = bench.submit("touch each.$index", After(above, "each"), array="0-1")
+    above = bench.submit(f"{WAIT}wait_for go; exit $nth", array=2, held=True)
+    each = bench.submit("touch each.$nth", After(above, "each"), array=2)
     last = bench.submit("touch last", After(each), held=True)
     whole = bench.submit("touch whole", After(above))
     bench.scheduler.release([above, last])
@@ -99,7 +117,7 @@ def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> 
     # `each` would be cancelled; once it has started `above`, it has looked.
     until(lambda: [*bench.states(above).values()] == [State.RUNNING] * 2)
     (bench.folder / "go").touch()
-    wanted = [bench.scheduler.element(each, 0), bench.scheduler.element(each, 1), last, whole]
+    wanted = [*bench.elements(each, 2), last, whole]
     ends = bench.ends(*wanted)
     assert ends[wanted[0]].reason is None
     assert all(ends[one].reason in NEVER for one in wanted[1:])
@@ -108,12 +126,19 @@ def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> 
     assert not any(map(bench.has, ("each.1", "last", "whole")))
 
 
+def test_what_any_end_will_do_for_runs_after_a_failure_too(bench: Bench) -> None:
+    above = bench.submit(f"{WAIT}wait_for beside; touch $nth; exit $nth", array=2)
+    beside = bench.submit("touch beside; exit 1")
+    last = bench.submit("test -e 0 -a -e 1", After(above, well=False), After(beside, well=False))
+    assert codes(bench.ends(last)) == {last: 0}
+
+
 # --- asking ---------------------------------------------------------------------------------------
 
 
 def test_many_ids_are_one_question_and_none_is_none(bench: Bench) -> None:
-    jobs = [bench.submit("exit 0", array="0-9", held=True) for _ in range(3)]
-    elements = [bench.scheduler.element(job, index) for job in jobs for index in range(10)]
+    jobs = [bench.submit("exit 0", array=10, held=True) for _ in range(3)]
+    elements = [element for job in jobs for element in bench.elements(job, 10)]
     bench.calls.clear()
     assert bench.scheduler.poll(elements).keys() == set(elements)
     assert bench.scheduler.poll(jobs).keys() == set(elements)
@@ -136,7 +161,7 @@ def test_many_ids_are_one_question_and_none_is_none(bench: Bench) -> None:
 
 def test_a_missing_id_is_absent(bench: Bench) -> None:
     job = bench.submit("exit 0", held=True)
-    strangers = ["99999999", "99999998_3"]
+    strangers = ["99999999", bench.scheduler.element("99999998", 3)]
     assert bench.states(job, *strangers) == {job: State.HELD}
     assert bench.states(*strangers) == {}
     assert bench.scheduler.account(strangers, time.time()) == {}
@@ -150,7 +175,7 @@ def test_a_missing_id_is_absent(bench: Bench) -> None:
 def test_what_is_held_waits_to_be_released_and_is_found_by_its_token(bench: Bench) -> None:
     mine = f"{bench.folder.parent.name}-1"
     job = bench.submit("exit 0", held=True, token=mine)
-    many = bench.submit("exit 0", After(job), array="0-3", token="many of " + mine)
+    many = bench.submit("exit 0", After(job), array=4, token="many of " + mine)
     assert bench.states(job) == {job: State.HELD}
     assert bench.scheduler.find([mine, "many of " + mine, "never"]) == {
         mine: job,
@@ -158,15 +183,15 @@ def test_what_is_held_waits_to_be_released_and_is_found_by_its_token(bench: Benc
     }
     assert set(bench.states(many).values()) == {State.QUEUED}
     bench.scheduler.release([job])
-    elements = [bench.scheduler.element(many, index) for index in range(4)]
+    elements = bench.elements(many, 4)
     assert codes(bench.ends(job, *elements)) == dict.fromkeys([job, *elements], 0)
     until(lambda: not bench.scheduler.find([mine, "many of " + mine]))
 
 
 def test_one_element_is_cancelled_or_all_of_a_job(bench: Bench) -> None:
-    job = bench.submit("echo > started.$index; sleep 300", array="0-1")
+    job = bench.submit("echo > started.$nth; sleep 300", array=2)
     waits = bench.submit("touch waited", After(job))
-    zero, one = (bench.scheduler.element(job, index) for index in range(2))
+    zero, one = bench.elements(job, 2)
     until(lambda: bench.has("started.0") and bench.has("started.1"))
     bench.scheduler.cancel([one])
     assert bench.ends(one)[one].reason is Reason.CANCELLED
@@ -174,22 +199,19 @@ def test_one_element_is_cancelled_or_all_of_a_job(bench: Bench) -> None:
     bench.scheduler.cancel([job])
     bench.gone(job, waits)
     assert bench.ends(zero)[zero].reason is Reason.CANCELLED
-    assert not bench.has("waited")
+    assert not (bench.has("waited") and bench.scheduler.capabilities.success)
 
 
 # --- when it does not go well ---------------------------------------------------------------------
 
 
 def test_a_refusal_begins_with_the_schedulers_own_words(bench: Bench) -> None:
-    bad, words = {
-        "local": ({"cpus": "none"}, f"{bench.folder}/batches/a script.sh, line 2: #HPCPIPE --cpus"),
-        "slurm": ({"partition": "nowhere"}, "sbatch: error: invalid partition specified: nowhere"),
-    }[bench.cluster.name]
-    script = bench.script("exit 0", **bad)
+    directive, words = bench.cluster.dialect.refused
+    script = bench.script("exit 0", (), directive)
     with pytest.raises(SchedulerError) as refused:
         bench.scheduler.submit(script, token="t")
     assert not isinstance(refused.value, SchedulerUnavailable)
-    assert str(refused.value).startswith(words)
+    assert str(refused.value).startswith(words.format(script=script))
 
 
 VERBS: dict[str, Callable[[Bench], object]] = {
@@ -214,24 +236,31 @@ def test_a_scheduler_that_does_not_answer_is_unavailable(
 
 
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("dialect", COMMANDED)
 def test_a_host_without_the_schedulers_commands_is_no_login_node(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dialect: Dialect, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere:/usr/local/nowhere")
     with pytest.raises(SchedulerUnavailable, match="not found; is this a login node"):
-        VERBS[verb](Bench(Cluster("slurm", tmp_path), tmp_path / "run"))
+        VERBS[verb](Bench(Cluster(dialect, tmp_path), tmp_path / "run"))
 
 
-@pytest.mark.slurm
-def test_a_word_never_seen_is_unknown_and_kept(slurm: Cluster) -> None:
+@pytest.mark.can("commands")
+def test_a_word_never_seen_is_unknown_and_kept(cluster: Cluster) -> None:
+    held, odd = cluster.dialect.words
+
     def of_the_future(argv: Sequence[str], cwd: Path | None) -> Done:
         done = run_command(argv, cwd)
-        return replace(done, stdout=done.stdout.replace("|PENDING|", "|HIBERNATING|"))
+        return replace(done, stdout=done.stdout.replace(held, odd))
 
-    bench = Bench(slurm, slurm.home / "run")
-    job = bench.submit("exit 0", array="0-1", held=True)
-    status = JobStatus(State.UNKNOWN, "HIBERNATING", "JobHeldUser")
-    assert Slurm(of_the_future).poll([job]) == {f"{job}_0": status, f"{job}_1": status}
+    bench = Bench(cluster, cluster.home / "run")
+    job = bench.submit("exit 0", array=2, held=True)
+    polled = cluster.dialect.adapter(cluster.spool, of_the_future).poll([job])
+    assert polled.keys() == set(bench.elements(job, 2))
+    for status in polled.values():
+        assert status.state is State.UNKNOWN
+        assert status.native
+        assert status.native in odd
     bench.scheduler.cancel([job])
 
 

@@ -11,16 +11,17 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contract.dialects import LOCAL
+from contract.dialects.base import Times
 from contract.harness import Cluster, until
 from hpcpipe.outcome import load_value
-from hpcpipe.schedulers.local.spool import Spool
 
-COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sacctmgr")
 COUNT = 100
 
 # The last of the first node waits for the first of the second: in any other order than element by
@@ -107,7 +108,7 @@ def watched(cluster: Cluster) -> tuple[Cluster, Path]:
     shims, log = cluster.home / "shims", cluster.home / "calls"
     shims.mkdir()
     log.touch()
-    for name in COMMANDS:
+    for name in cluster.dialect.commands:
         real = shutil.which(name) or f"/nowhere/{name}"
         shim = shims / name
         shim.write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\nexec {real} "$@"\n')
@@ -115,15 +116,14 @@ def watched(cluster: Cluster) -> tuple[Cluster, Path]:
     return replace(cluster, changed={"PATH": f"{shims}:{os.environ['PATH']}"}), log
 
 
-def accounted(*jobs: str) -> dict[str, tuple[str, str]] | None:
-    """Say when each element started and ended, once Slurm's accounting knows of all."""
-    argv = ["sacct", "-nPX", f"--jobs={','.join(jobs)}", "--format=JobID,Start,End,State"]
-    done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60)
-    rows = [line.split("|") for line in done.stdout.splitlines()]
-    times = {element: (start, end) for element, start, end, word in rows if word == "COMPLETED"}
-    return times if len(times) == len(jobs) * COUNT else None
+def whole(times: Times, job: str) -> list[tuple[str, str]] | None:
+    """Give the times of all elements of an array in their order, once all are known."""
+    known = times(job)
+    by_index = sorted(known, key=lambda element: int(re.findall(r"\d+", element)[-1]))
+    return [known[element] for element in by_index] if len(known) == COUNT else None
 
 
+@pytest.mark.can("elementwise")
 def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
     watched: tuple[Cluster, Path],
 ) -> None:
@@ -131,20 +131,16 @@ def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
     cluster.write("aligned.py", ALIGNED.format(sign=cluster.home / "sign"))
     said = cluster.hpcpipe("submit", "aligned.py").stdout
     assert "in 2 calls" in said
-    calls = [line.split()[0] for line in log.read_text().splitlines()]
-    if cluster.name == "slurm":
-        assert sorted(calls) == ["sbatch", "sbatch", "scontrol"], log.read_text()
-    else:
-        assert calls == []
-        assert Spool(cluster.spool).ids() == ["1", "2"]
+    calls = sorted(line.split()[0] for line in log.read_text().splitlines())
+    assert calls == [*cluster.dialect.aligned], log.read_text()
     report = cluster.finish(seconds=180)
     done = {"all": COUNT, "done": COUNT}
     assert report["nodes"] == {"first": done, "second": done}, report["failures"][:3]
-    if cluster.name == "slurm":
-        first, second = re.findall(r"\d+", said.partition("in 2 calls: slurm ")[2])[:2]
-        times = until(lambda: accounted(first, second))
-        for index in range(COUNT):
-            assert times[f"{second}_{index}"][0] >= times[f"{first}_{index}"][1]
+    if times := cluster.dialect.times:
+        jobs = re.findall(r"\d+", said.partition(f"in 2 calls: {cluster.dialect.name} ")[2])[:2]
+        first, second = (until(partial(whole, times, job)) for job in jobs)
+        for before, after in zip(first, second, strict=True):
+            assert after[0] >= before[1]
     made = [path for path in (cluster.home / "runs").rglob("*") if path.is_file()]
     assert len(made) <= 2 * 2 * COUNT + 10
     assert results(cluster, "second") == {str(n): (n + 1) * 2 for n in range(COUNT)}
@@ -160,7 +156,7 @@ def outcomes(cluster: Cluster) -> dict[str, Any]:
 
 
 def test_values_gathered_and_split_are_the_same_everywhere(cluster: Cluster) -> None:
-    elsewhere = replace(cluster, name="local", home=cluster.home / "elsewhere")
+    elsewhere = replace(cluster, dialect=LOCAL, home=cluster.home / "elsewhere")
     elsewhere.home.mkdir()
     for one in (cluster, elsewhere):
         one.write("gathered.py", GATHERED)
@@ -232,7 +228,8 @@ def test_a_log_is_followed_and_tasks_are_cancelled_by_name_or_all(cluster: Clust
         follower.wait(60)  # the task has ended, and so has its log
     states = until(lambda: _states(cluster, "cancelled", 1))
     assert states["sleep"].get("running", 0) + states["sleep"].get("queued", 0) == 1
-    assert states["wake"].get("blocked") == 1
+    # Where elements do not pair, the second waits in the queue for the whole of the first.
+    assert states["wake"].get("blocked", 0) == cluster.dialect.capabilities.elementwise
     cluster.hpcpipe("cancel")
     report = cluster.finish()
     assert report["nodes"]["sleep"] == {"all": 2, "cancelled": 2}

@@ -27,8 +27,10 @@ FLOW = """
 SITE = """
     extends = "{site}"
 
-    [environment]
-    variables = {{ HPCPIPE_SPM = "octave '{folder}'" }}
+    [software.spm]
+    version = "12"
+    setup = "export HPCPIPE_SPM='octave {folder}'"
+    at_once = 2
 """
 
 

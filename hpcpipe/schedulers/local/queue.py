@@ -165,9 +165,10 @@ def _every(state: bytearray, code: int) -> Iterator[int]:
 def _verdict(after: After, parent: Job, index: int) -> int:
     """Say what one dependency means for the element ``index`` of the dependant."""
     if after.kind == "all" and after.element is None:
-        return DOOMED if parent.bad else BLOCKED if parent.left else READY
+        return DOOMED if after.well and parent.bad else BLOCKED if parent.left else READY
     at = position(parent.indices, index if after.element is None else after.element)
-    return DOOMED if at is None else _VERDICT.get(parent.state[at], BLOCKED)
+    verdict = DOOMED if at is None else _VERDICT.get(parent.state[at], BLOCKED)
+    return READY if verdict == DOOMED and not after.well else verdict
 
 
 @dataclass(frozen=True)

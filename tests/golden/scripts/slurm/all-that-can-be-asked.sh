@@ -8,9 +8,9 @@
 #SBATCH --mem=4096M
 #SBATCH --time=01:30:00
 #SBATCH --gpus=2
+#SBATCH --constraint=a|b
 #SBATCH --exclusive=user
 #SBATCH --qos=gpu
-#SBATCH --constraint=a|b
 # hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"

@@ -1,0 +1,89 @@
+"""Chains of nodes whose tasks run in one element, one after the other.
+
+Where a scheduler cannot pair the elements of arrays, nodes that would be aligned are *fused* into
+such a chain. Most chains are of one node.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from hpcpipe.batch import Batch, Wait
+from hpcpipe.model import Capabilities, Resources
+from hpcpipe.plan import RUN, NodePlan, Plan, is_static
+
+Chain = tuple[NodePlan, ...]
+
+
+def make_chains(plan: Plan, can: Capabilities) -> Iterator[Chain]:
+    """Walk the nodes, upstream ones first; those that are to be fused come as one chain."""
+    below: dict[str, list[NodePlan]] = defaultdict(list)
+    for node in plan.nodes.values():
+        for upstream in {edge.upstream for edge in node.edges}:
+            below[upstream].append(node)
+    fused: set[str] = set()
+    for node in plan.nodes.values():
+        if node.node.name in fused:
+            continue
+        chain = [node]
+        while not can.elementwise and len(next_ := below[chain[-1].node.name]) == 1:
+            if not _fusible(plan, chain[-1], next_[0]):
+                break
+            chain += next_
+            fused.add(next_[0].node.name)
+        yield tuple(chain)
+
+
+def _fusible(plan: Plan, above: NodePlan, node: NodePlan) -> bool:
+    """Tell whether each task of a node needs its namesake above and nothing else, and is alike."""
+    return (
+        len(node.edges) == 1
+        and node.edges[0].single
+        and len(node.fates) == len(above.fates) > 1
+        and all(at == base for at, base in enumerate(node.edges[0].base))
+        and plan.asked(node) == plan.asked(above)
+        and is_static(node.node) == is_static(above.node)
+        and not (node.raised or above.raised or node.in_flight or above.in_flight)
+    )
+
+
+def batch_of(
+    chain: Chain,
+    elements: Sequence[int],
+    indices: Sequence[int] | None,
+    resources: Resources,
+    waits: tuple[Wait, ...],
+) -> Batch:
+    """Make a batch of elements of a chain; of what is done already, an element runs nothing."""
+    if len(chain) == 1:
+        return Batch(chain, elements, indices, resources, waits)
+    tasks, which, starts = array("q"), array("i"), array("q", [0])
+    for element in elements:
+        for number, node in enumerate(chain):
+            if node.fates[element] == RUN:
+                tasks.append(element)
+                which.append(number)
+        starts.append(len(tasks))
+    return Batch(chain, tasks, indices, resources, waits, which, starts)
+
+
+def by_resources(plan: Plan, chain: Chain) -> Iterator[tuple[Sequence[int], Resources]]:
+    """Group the tasks to run by what they ask for; most nodes have one group."""
+    node = chain[0]
+    if len(chain) > 1:
+        fates = zip(*(one.fates for one in chain), strict=True)
+        elements = array("q", [at for at, together in enumerate(fates) if RUN in together])
+        if elements:
+            yield elements, plan.asked(node)
+        return
+    if not node.raised:
+        if node.to_run:
+            yield node.to_run, plan.asked(node)
+        return
+    groups: dict[Resources, array[int]] = defaultdict(lambda: array("q"))
+    for task in node.to_run:
+        groups[plan.asked(node, task)].append(task)
+    for resources, tasks in groups.items():
+        yield tasks, resources

@@ -1,0 +1,35 @@
+"""This machine, as the local scheduler sees it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import ClassVar
+
+from hpcpipe.probes.base import Finding, Found, Which
+from hpcpipe.schedulers.base import Run
+
+
+class LocalProbe:
+    """Counts what there is."""
+
+    name: ClassVar[str] = "local"
+    from_node: ClassVar[tuple[str, ...]] = ()
+
+    def here(self, which: Which) -> bool:
+        del which
+        return True
+
+    def look(self, run: Run) -> Found:
+        import psutil
+
+        del run
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        memory = psutil.virtual_memory().total // 2**20
+        settings = {"local": {"cpus": cpus or 1, "memory": f"{memory}M"}}
+        remarks = {"local.cpus": "all there are", "local.memory": "all there is"}
+        return Found("local", "", settings, remarks, sources=("this machine",))
+
+    def check(self, found: Found) -> Iterator[Finding]:
+        local = found.settings["local"]
+        yield Finding("machine", "ok", f"{local['cpus']} cpus, {local['memory']} of memory")

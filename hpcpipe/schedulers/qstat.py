@@ -1,0 +1,67 @@
+"""What ``qstat`` says of one job, read: in the words and numbers of OpenPBS 23.06.06."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hpcpipe.model import JobEnd, JobStatus, Reason, State
+
+Row = Mapping[str, Any]  # by attribute
+
+_LIVE = {
+    "Q": State.QUEUED,
+    "H": State.QUEUED,  # for another job; held by a user is told apart
+    "W": State.QUEUED,
+    "T": State.QUEUED,
+    "R": State.RUNNING,
+    "E": State.RUNNING,
+    "S": State.RUNNING,
+    "U": State.RUNNING,
+}
+_LIMITS = {-29: Reason.TIME, -28: Reason.TIME, -27: Reason.MEMORY, -26: Reason.MEMORY}
+DELETED = 91  # substate
+SIGNAL = 256  # the Exit_status of a signal is so much higher
+
+
+def status(row: Row) -> JobStatus:
+    """Say how a job stands that has not ended."""
+    native, why = row["job_state"], row.get("comment") or row.get("depend") or ""
+    state = _LIVE.get(native, State.UNKNOWN)
+    if native == "B":
+        state = State.QUEUED
+    elif native == "H" and "u" in row.get("Hold_Types", ""):
+        state = State.HELD
+    elif native == "Q" and why.startswith("Can Never Run"):
+        state = State.BLOCKED
+    return JobStatus(state, native, "" if state is State.RUNNING else why)
+
+
+def end(row: Row) -> JobEnd:
+    """Say how a job ended."""
+    code, used = row.get("Exit_status"), row.get("resources_used", {})
+    memory = re.match(r"(\d+)kb", str(used.get("mem", "")))
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d)", str(used.get("walltime", "")))
+    ended = JobEnd(
+        native=row.get("comment") or row["job_state"],
+        reason=_reason(code, row),
+        max_memory=round(int(memory[1]) / 1024) if memory else None,
+        wall=float(int(clock[1]) * 3600 + int(clock[2]) * 60 + int(clock[3])) if clock else None,
+        host=row.get("exec_host", "").partition("/")[0],
+    )
+    if code is not None and code > SIGNAL:
+        return ended._replace(signal=code - SIGNAL)
+    return ended._replace(exit_code=code if code is not None and code >= 0 else None)
+
+
+def _reason(code: int | None, row: Row) -> Reason | None:
+    if row.get("substate") == DELETED or (code is None and row["job_state"] == "X"):
+        return Reason.CANCELLED
+    if code is None:
+        return Reason.UPSTREAM if row.get("depend") else Reason.CANCELLED
+    if code < 0:
+        return _LIMITS.get(code, Reason.NODE)
+    if code > SIGNAL:
+        return Reason.SIGNAL
+    return Reason.EXIT if code else None

@@ -1,0 +1,83 @@
+"""The schedulers by name, and for each the table of a site file that only it reads.
+
+To add a scheduler: its name in `Scheduler`, its table here, and a field of that name in `Site`.
+A table's ``options`` are directives that every job gets.
+"""
+
+# Annotations are not postponed here: cattrs would read them without what they carry.
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, one_of
+
+Scheduler = Annotated[
+    Literal["local", "slurm", "pbs", "torque", "lsf", "flux"],
+    one_of("local", "slurm", "pbs", "torque", "lsf", "flux", kind="scheduler"),
+]
+
+
+@dataclass(frozen=True)
+class Local:
+    """How much of this machine the local scheduler may fill."""
+
+    cpus: Annotated[Count | None, "Cpus to use at once; unset, all there are."] = None
+    memory: Annotated[Memory | None, 'Memory to use at once: "12G"; unset, all there is.'] = None
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What only Slurm knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "--constraint=cpu".'] = ()
+    requeue: Annotated[Flag, "Whether Slurm may start a job again after its node failed."] = False
+    cluster: Annotated[Name | None, "The cluster, where one Slurm serves several: --clusters."] = (
+        None
+    )
+    memory: Annotated[
+        Literal["node", "cpu", "none"],
+        one_of("node", "cpu", "none"),
+        "How memory is asked for: --mem, --mem-per-cpu, or not at all.",
+    ] = "node"
+    gpus: Annotated[
+        Literal["gpus", "gres", "none"],
+        one_of("gpus", "gres", "none"),
+        "How GPUs are asked for: --gpus, --gres=gpu, or not at all, where the queue is enough.",
+    ] = "gpus"
+    signal: Annotated[
+        Name | None, 'A signal ahead of the time limit, and how long ahead: "TERM@60".'
+    ] = None
+    nodes: Annotated[Flag, "Whether a job must say how many machines: --nodes=1."] = False
+
+
+@dataclass(frozen=True)
+class PBS:
+    """What only PBS Professional and OpenPBS know."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l place=free".'] = ()
+    account: Annotated[Line, 'The option for the account, as far as its name: "-P ".'] = "-A "
+
+
+@dataclass(frozen=True)
+class Torque:
+    """What only Torque knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-l feature=haswell".'] = ()
+    account: Annotated[Line, 'The option for the account, as far as its name: "-P ".'] = "-A "
+
+
+@dataclass(frozen=True)
+class LSF:
+    """What only LSF knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "-sla gold".'] = ()
+    requeue: Annotated[Flag, "Whether a job may be started again after its node failed."] = False
+    account: Annotated[Line, 'The option for the account, as far as its name: "-G ".'] = "-P "
+    memory_per_slot: Annotated[Flag, "Whether memory is reserved for each slot."] = False
+
+
+@dataclass(frozen=True)
+class Flux:
+    """What only Flux knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "--requires=gpu".'] = ()

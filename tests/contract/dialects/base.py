@@ -1,0 +1,91 @@
+"""What the contract tests must be told of a scheduler, and cannot ask its adapter."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcpipe.model import Capabilities
+from hpcpipe.probes import REGISTRY
+from hpcpipe.schedulers.base import Run, Scheduler
+
+Census = dict[str, Counter[str]]
+Times = Callable[[str], Mapping[str, tuple[str, str]]]
+
+
+def always() -> str:
+    """Say that nothing is missing."""
+    return ""
+
+
+def nothing(home: Path) -> dict[str, str]:
+    """Need nothing, and do nothing."""
+    del home
+    return {}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One scheduler under test: how it is spelled, found, and lost. Snippets are of sh.
+
+    To try one more scheduler: a module beside this one that makes its `Dialect`, which is then
+    listed in ``__init__.py``; ``tests/clusters/NAME.sh up`` starts what it needs.
+    """
+
+    name: str  # as in the registry; also the marker of its tests, if it may be missing
+    site: str  # the site of its tests, which has a queue "long"
+    capabilities: Capabilities
+    adapter: Callable[[Path, Run], Scheduler]  # of the local one's spool, and what runs commands
+    out_of_reach: Callable[[Path], dict[str, str]]  # what in the environment makes it so; a folder
+    mark: str  # how a directive begins
+    job: tuple[str, ...]  # directives of a plain job that logs to logs/out
+    array: tuple[
+        str, ...
+    ]  # and of an array, to logs/out.INDEX; with {first}, {last}, {indices}, {unique}
+    index: str  # snippet: the index of an element
+    element: str  # snippet: its id, or the job's where that is no array
+    refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}
+    short_time: str  # about the shortest limit of time that it keeps
+    census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
+    begin: str = ""  # snippet: what a script begins with; {log} is its log
+    variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
+    end: Callable[[Path], object] = nothing  # end all that runs from that folder
+    after_ended: bool = True  # whether a job may be submitted to come after one that has ended
+    memory: bool = True  # whether it ends what uses more memory than it asked for
+    missing: Callable[[], str] = always  # why it cannot be tried, or nothing
+    commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
+    aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
+    words: tuple[str, str] = ("", "")  # how its queue says "held", and a word that it never says
+    times: Times | None = None  # start and end of elements
+    node: str = "echo here"  # snippet: prints the name of the node
+    set_node: Callable[[str, str], None] | None = None  # to DOWN, or RESUME; of the queue "gpu"
+
+    @property
+    def param(self) -> Any:
+        """Give it as a parameter of tests, which can be chosen by its name."""
+        marks = [getattr(pytest.mark, self.name)] if self.missing is not always else []
+        return pytest.param(self, id=self.name, marks=marks)
+
+    @property
+    def probed(self) -> bool:
+        """Tell whether `hpcpipe site` can look at it live."""
+        return self.name in REGISTRY
+
+    def can(self, name: str) -> bool:
+        """Tell whether it has a capability, or something that not every dialect has."""
+        of = self.capabilities if hasattr(self.capabilities, name) else self
+        return bool(getattr(of, name))
+
+    def need(self) -> None:
+        """Skip the test if the scheduler is not there; where nothing may be skipped, fail."""
+        if missing := self.missing():
+            said = f"all tests that need a real {self.name}: {missing}"
+            if os.environ.get("HPCPIPE_TEST_STRICT") == "1":
+                pytest.fail(f"{said}; HPCPIPE_TEST_STRICT=1 lets nothing be skipped", pytrace=False)
+            pytest.skip(said)

@@ -1,0 +1,53 @@
+"""What is upstream failed: only what lacks it stops, on schedulers that would start it all the same
+as on those that keep it from starting."""
+
+from __future__ import annotations
+
+from contract.harness import Cluster
+
+# The last one to end is good, and so is the first: whoever goes by one of them is misled.
+FLOW = """
+    import os
+    import time
+    from hpcpipe import Workflow, each, task
+
+    HERE = os.path.dirname(__file__)
+
+    def note(step, subject):
+        with open(HERE + "/ran", "a") as ran:
+            ran.write("%s/%d\\n" % (step, subject))
+        return subject
+
+    @task(cpus=1, memory="100M", time="5m")
+    def first(subject):
+        if subject == 20:
+            time.sleep(2)
+        if subject in (3, 11, 19):
+            raise ValueError("no T1 for %d" % subject)
+        return note("first", subject)
+
+    @task(cpus=1, memory="100M", time="5m")
+    def second(subject):
+        return note("second", subject)
+
+    wf = Workflow("twenty", base_dir="runs")
+    wf.add(second, subject=wf.add(first, subject=each(range(1, 21))))
+"""
+
+
+def test_where_three_of_twenty_fail_seventeen_go_on_and_three_say_why_not(
+    cluster: Cluster,
+) -> None:
+    cluster.write("twenty.py", FLOW)
+    cluster.hpcpipe("submit", "twenty.py")
+    report = cluster.finish()
+    failed = (3, 11, 19)
+    told = {one["task"]: (one["state"], one["reason"]) for one in report["failures"]}
+    assert told == {
+        **{f"first/{subject}": ("failed", "error") for subject in failed},
+        **{f"second/{subject}": ("blocked", "upstream failed") for subject in failed},
+    }
+    assert report["nodes"]["second"] == {"all": 20, "done": 17, "blocked": 3}
+    good = [subject for subject in range(1, 21) if subject not in failed]
+    ran = sorted((cluster.home / "ran").read_text().split())
+    assert ran == sorted(f"{step}/{subject}" for step in ("first", "second") for subject in good)

@@ -1,0 +1,32 @@
+#!/bin/sh
+#BSUB -J node-0a1b2c3d.wf
+#BSUB -o /dev/null
+#BSUB -q gpu
+#BSUB -G lab
+#BSUB -n 4
+#BSUB -R "span[hosts=1]"
+#BSUB -M 4096MB
+#BSUB -R "rusage[mem=1024MB]"
+#BSUB -W 90
+#BSUB -gpu "num=2"
+#BSUB -rn
+#BSUB --qos=gpu
+#BSUB --constraint=a|b
+exec >>"logs/node-0a1b2c3d.out" 2>&1
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
+export FSLDIR='/opt/it'"'"'s fsl'
+export EMPTY=''
+module purge
+module load "fsl/6.0"
+index=0
+job=$LSB_JOBID
+attempt=0  # LSF does not tell a job how often it was started
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

@@ -1,0 +1,115 @@
+"""What a plan is thought to come to, what that rests on, and how it is said and drawn."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import networkx
+import pytest
+from conftest import Golden
+from fakes import Lab
+
+from hpcpipe import Workflow, each, from_networkx
+from hpcpipe.draft import Draft, draft
+from hpcpipe.drawing import write_drawing
+from hpcpipe.errors import UsageError
+from hpcpipe.planning import plan_json, plan_lines, prediction
+from hpcpipe.run import Run, submit
+from hpcpipe.site import Site
+
+HERE = Site()
+
+
+def wait(seconds: float) -> float:
+    """Hand a value on."""
+    return seconds
+
+
+def crossed() -> Workflow:
+    """Make a graph that one array a level does not keep: eight and eight tasks, each of two."""
+    graph = networkx.DiGraph()
+    for at in range(8):
+        graph.add_node(f"a{at}", seconds=1 + at, node="above")
+        graph.add_node(f"b{at}", seconds=8 - at, node="below")
+    for at in range(8):
+        graph.add_edges_from([(f"a{at}", f"b{at}"), (f"a{at // 2}", f"b{at}")])
+    return from_networkx(graph, "crossed")
+
+
+def drafted(workflow: Workflow, site: Site = HERE) -> Draft:
+    return draft(workflow, site)
+
+
+def test_a_chain_takes_the_sum_of_its_run_times_and_an_array_what_cores_make_of_it() -> None:
+    graph = networkx.DiGraph()
+    for at in range(4):
+        graph.add_node(f"a{at}", seconds=10, node="above")
+        graph.add_node(f"b{at}", seconds=5, node="below")
+        graph.add_edge(f"a{at}", f"b{at}")
+    told = prediction(drafted(from_networkx(graph, "wf")), 2)
+    assert (told.makespan, told.exact, told.core_seconds) == (30, 30, 60)
+    assert (told.cost, told.used, told.basis) == (0, 1, "known")
+
+
+@pytest.mark.parametrize(("time", "basis", "makespan"), [("2m", "asked", 240), (None, "equal", 2)])
+def test_what_is_not_known_counts_as_asked_for_or_as_one_second(
+    time: str | None, basis: str, makespan: float
+) -> None:
+    wf = Workflow("wf")
+    wf.command("true {s}", s=each(range(6), axis="s"), resources={"time": time} if time else None)
+    told = prediction(drafted(wf), 3)
+    assert (told.basis, told.makespan) == (basis, makespan)
+
+
+def test_a_label_is_thought_to_take_what_it_took_in_the_last_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HPCPIPE_LOCAL", str(tmp_path / "spool"))
+
+    def nap(word: str, *seconds: float) -> Workflow:
+        wf = Workflow("wf")
+        wf.command(["sh", "-c", f"sleep {{s}} # {word}"], name="nap", s=each(seconds, axis="s"))
+        return wf
+
+    run: Run = submit(nap("once", 0.1, 0.9), site="local")
+    run.wait(timeout=60)
+    told = prediction(drafted(nap("again", 0.1, 0.9, 9)), 3)  # all with other keys
+    assert told.basis == "known"
+    assert 0.9 <= told.makespan < 3
+    # The third label is new, and counts as the mean of the other two.
+    assert 1.5 * (told.makespan + 0.1) <= told.core_seconds < 1.5 * (told.makespan + 1)
+
+
+def test_a_plan_says_what_it_relaxed_and_what_that_costs(lab: Lab, golden: Golden) -> None:
+    del lab  # an empty folder, and a scheduler that says nothing
+    made = drafted(crossed())
+    lines = "\n".join(plan_lines(made, "because", 4)) + "\n"
+    golden("screens/plan-relaxed.txt", re.sub(r"-[0-9a-f]{8}:", "-0123abcd:", lines))
+    expected = plan_json(made, 4)["expected"]
+    assert expected["makespan"] >= expected["exact"] >= 72 / 4
+    assert plan_json(made)["expected"] is None
+
+
+def test_the_drawing_has_a_box_a_batch_and_a_line_a_wait(tmp_path: Path) -> None:
+    made = drafted(crossed())
+    for name in ("plan.svg", "plan.html"):
+        write_drawing(made, tmp_path / name, ["a line with <odd> & words"])
+    svg = ElementTree.parse(tmp_path / "plan.svg")
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(svg.findall(f".//{space}rect")) == len(made.prepared)
+    waits = sum(len(one.batch.waits) for one in made.prepared)
+    assert len(svg.findall(f".//{space}path")) == waits > 0
+    page = (tmp_path / "plan.html").read_text()
+    assert page.count("<rect") == len(made.prepared)
+    assert "a line with &lt;odd&gt; &amp; words" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")  # nothing from elsewhere
+
+
+@pytest.mark.parametrize("name", ["plan.png", "none/plan.svg"])
+def test_a_drawing_that_cannot_be_made_is_told(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--draw .*{name}"):
+        write_drawing(drafted(crossed()), tmp_path / name, [])
+    assert not list(tmp_path.iterdir())

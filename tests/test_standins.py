@@ -1,0 +1,117 @@
+"""The stand-ins for schedulers, against samples of the real ones: what they refuse, and where they
+are known to do otherwise than one would think."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from getpass import getuser
+from pathlib import Path
+
+import pytest
+from contract.dialects import PBS
+from contract.harness import tried, until
+
+HERE = Path(__file__).parent
+SAMPLES = HERE / "golden" / "outputs"
+REFUSALS = {
+    f"{scheduler}-{name}": (scheduler, name, int(status), line)
+    for scheduler in ("pbs", "torque", "flux")
+    for row in (SAMPLES / scheduler / "refusals.tsv").read_text().splitlines()
+    for name, status, line in [row.split("\t")]
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder with the scripts that the samples were taken with."""
+    for name in ("hello.sh", "ts.sh"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit ${EXIT:-0}\n")
+    (tmp_path / "standin").mkdir()
+    return tmp_path
+
+
+def typed(folder: Path, scheduler: str, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line of a stand-in."""
+    command, *words = shlex.split(line)
+    env = {"STANDIN": str(folder / "standin"), "HOME": str(folder), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(
+        [HERE / "standins" / "bin" / scheduler / command, *words],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheduler", "name", "status", "line"), REFUSALS.values(), ids=REFUSALS)
+def test_a_stand_in_refuses_what_the_real_one_refuses_in_its_words(
+    run: Path, scheduler: str, name: str, status: int, line: str
+) -> None:
+    if "finished" in name:
+        for _ in range(6):
+            assert typed(run, scheduler, "qsub hello.sh").returncode == 0
+    wanted = (status, (SAMPLES / scheduler / f"{name}.err").read_text())
+
+    def answered() -> bool:
+        done = typed(run, scheduler, line)
+        return (done.returncode, done.stderr) == wanted
+
+    until(answered, seconds=10)
+
+
+def test_after_an_array_pbs_goes_by_the_element_that_ended_last(run: Path) -> None:
+    (run / "array.sh").write_text(
+        "#!/bin/sh\ncd $PBS_O_WORKDIR\n"
+        "[ $PBS_ARRAY_INDEX != $LAST ] || sleep 1\n[ $PBS_ARRAY_INDEX != $BAD ] || exit 7\n"
+    )
+    (run / "note.sh").write_text("#!/bin/sh\necho $WHICH >> $PBS_O_WORKDIR/ran\n")
+    for bad, last in ((2, 3), (3, 3)):
+        array = typed(
+            run, "pbs", f"qsub -h -J 1-3 -v BAD={bad},LAST={last} array.sh"
+        ).stdout.strip()
+        for kind in ("afterok", "afternotok", "afterany"):
+            line = f"qsub -W depend={kind}:{array} -v WHICH={bad}.{kind} note.sh"
+            assert typed(run, "pbs", line).returncode == 0
+        assert typed(run, "pbs", f"qrls {array}").returncode == 0
+    until(lambda: not typed(run, "pbs", "qselect -u " + getuser()).stdout, seconds=20)
+    ran = (run / "ran").read_text().split()
+    assert sorted(ran) == ["2.afterany", "2.afterok", "3.afterany", "3.afternotok"]
+
+
+def test_without_history_pbs_drops_what_comes_after_a_job_that_ended(run: Path) -> None:
+    (run / "standin" / "no_history").touch()
+    job = typed(run, "pbs", "qsub hello.sh").stdout.strip()
+    until(
+        lambda: "Unknown Job Id" in typed(run, "pbs", f"qstat -f -F json {job}").stderr, seconds=10
+    )
+    late = typed(run, "pbs", f"qsub -W depend=afterany:{job} ts.sh")
+    assert (late.returncode, late.stdout) == (0, "2.pbshost\n")
+    assert "Unknown Job Id" in typed(run, "pbs", "qstat -f -F json 2").stderr
+
+
+def test_what_comes_after_an_array_with_a_failure_stays_held_by_torque(run: Path) -> None:
+    (run / "array.sh").write_text("#!/bin/sh\n[ $PBS_ARRAYID != 1 ] || exit 7\n")
+    (run / "note.sh").write_text("#!/bin/sh\necho $WHICH >> $PBS_O_WORKDIR/ran\n")
+    array = typed(run, "torque", "qsub -h -t 1-2 array.sh").stdout.strip()
+    kinds = ("afterok", "afterokarray", "afternotokarray", "afteranyarray")
+    for kind in kinds:
+        line = f"qsub -W depend={kind}:{array} -v WHICH={kind} note.sh"
+        assert typed(run, "torque", line).returncode == 0
+    typed(run, "torque", f"qrls {array}")
+    until((run / "ran").exists, seconds=20)
+    states = typed(run, "torque", "qstat -x").stdout
+    assert states.count("<job_state>H</job_state>") == 3
+    assert (run / "ran").read_text() == "afteranyarray\n"
+    assert len(typed(run, "torque", "qselect -u " + getuser()).stdout.split()) == 1 + len(kinds)
+
+
+def test_a_job_too_big_for_the_cluster_is_named_and_cleared(tmp_path: Path) -> None:
+    with tried(PBS, tmp_path) as cluster:
+        site = Path(PBS.site).read_text().replace("max_cpus = 8", "max_cpus = 64")
+        cluster.write("big.toml", site)
+        words = ("map", "--site", "./big.toml", "--base-dir", "runs", "--name", "it")
+        cluster.hpcpipe(*words, "--cpus", "16", "--", "echo", ":::", "a")
+        [failed] = cluster.finish()["failures"]
+        assert (failed["state"], failed["reason"]) == ("failed", "refused by the scheduler")
+        assert failed["error"].startswith("Can Never Run: Insufficient amount of resource: ncpus")
+        cluster.hpcpipe(*words, "--cpus", "1", "--", "echo", ":::", "a")
+        assert cluster.finish()["nodes"] == {"it": {"all": 1, "done": 1}}
+        assert not typed(tmp_path, "pbs", f"qselect -u {getuser()}").stdout
