@@ -1,6 +1,6 @@
 """Functions that travel by value, on the node's side: made anew without any library's help.
 
-`hpcpipe.functions` pickles a function as calls of these two.
+`hpcpipe.functions` pickles a function as calls of `make_function` and `fill_function`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+class Applied:
+    """A function that takes all of one call as one argument, and the constants beside it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, hpcpipe_call: Any, **constants: Any) -> Any:
+        positional, named = hpcpipe_call
+        return self.function(*positional, **{**constants, **named})
 
 
 def make_function(code: bytes, module: str, qualname: str) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hpcpipe.worker import Element
 
 terminated: list[bool] = []  # by the scheduler
+_OURS = (__file__, os.path.join(os.path.dirname(__file__), "byvalue.py"))
 
 
 def run(element: Element) -> int:
@@ -138,7 +139,7 @@ def record_error(element: Element, error: BaseException) -> None:
     import traceback
 
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:
         frames = frames.tb_next
     trace = "".join(traceback.format_exception(type(error), error, frames))
     sys.stdout.flush()
@@ -146,6 +147,8 @@ def record_error(element: Element, error: BaseException) -> None:
     code = getattr(error, "exit_code", None)
     lines = traceback.format_exception_only(type(error), error)
     last = next(line for line in lines if not line.startswith(" ")).strip()  # the rest is context
+    if isinstance(getattr(error, "words", None), str):  # of a command, or of a program it drove
+        last = error.words  # type: ignore[attr-defined]
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
         last = f"exit {code}" if error.code == code else str(error.code)

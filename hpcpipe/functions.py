@@ -51,9 +51,9 @@ class Own:
             # Links are followed last, since hundreds of installed modules are told without.
             self._known[module] = (
                 path is not None
-                and not _is_installed(path)
+                and not is_installed(path)
                 and self._folder in path.resolve().parents
-                and not _is_installed(path.resolve())
+                and not is_installed(path.resolve())
             )
         return self._known[module]
 
@@ -71,7 +71,8 @@ class Own:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
+    """Tell whether a file is of a library, not of the user."""
     return str(path).startswith(_INSTALLED) or not _PACKAGES.isdisjoint(path.parts)
 
 

@@ -79,23 +79,29 @@ class Inputs:
 
 
 def parse(
-    words: Sequence[str], *, lines: str | None = None, header: bool = False, open: Open
+    words: Sequence[str],
+    *,
+    lines: str | None = None,
+    header: bool = False,
+    given: Source | None = None,
+    open: Open,
 ) -> Inputs:
     """Read the words after ``hpcpipe map --``, and the files that they name.
 
     ``lines`` names a file of whole command lines instead. With ``header`` each source begins with
     its name, and a file is a table: with commas if it is called ``.csv``, else with tabs. ``open``
-    opens a file as text, standard input for ``-``. Raises WorkflowError if unclear what to run.
+    opens a file as text, standard input for ``-``.
+    ``given`` comes before the other sources. Raises WorkflowError if unclear what to run.
     """
     if lines is not None:
-        if words or header:
+        if words or header or given:
             raise WorkflowError("--lines brings whole commands; leave out the others and --header")
         return _command_lines(lines, open)
     marks = [i for i, word in enumerate(words) if word in (":::", ":::+", "::::", "::::+")]
     command = tuple(words[: marks[0]] if marks else words)
-    if not command or not marks:
+    if not command or not (marks or given):
         raise WorkflowError("give a command and inputs: hpcpipe map -- gzip -k {} ::: *.nii")
-    sources: list[Source] = []
+    sources = [given] if given else []
     for start, end in pairwise([*marks, len(words)]):
         for source in _sources(words[start], words[start + 1 : end], header, open):
             zips = words[start].endswith("+") and sources

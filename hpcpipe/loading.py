@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcpipe.errors import UsageError, near
 from hpcpipe.nipype.reading import inner, is_nipype, read
-from hpcpipe.record import RunRecord
+from hpcpipe.record import DIRECT, RunRecord
 from hpcpipe.workflow import Workflow
 
 
@@ -91,6 +91,11 @@ def load_source(record: RunRecord) -> Workflow:
         from hpcpipe.mapping import map_workflow
 
         return map_workflow(**source["map"])
+    if DIRECT in source:
+        raise UsageError(
+            f"{record.workflow} was submitted call by call from an Executor; "
+            "make the same calls again there: only what is missing runs"
+        )
     if not source.get("file"):
         raise UsageError(
             f"{record.workflow} was submitted from Python, not from a file; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,34 @@ class _EachMaker:
             )
         first = self(next(iter(made.values())).values, axis, labels or keys or None)
         return {name: Each(one.values, first.axis, first.labels) for name, one in made.items()}
+
+    def bids(
+        self,
+        dataset: str | os.PathLike[str],
+        suffix: str | None = None,
+        *,
+        axis: str = "subject",
+        per: str | None = None,
+        extension: str | Sequence[str] = (".nii.gz", ".nii"),
+        **entities: Any,
+    ) -> Each:
+        """Map over a BIDS data set: its images of a suffix (``"T1w"``), or its subjects' labels.
+
+        A task is named by its subject, and where a subject has several images also by its session,
+        run and whatever else differs. ``per="subject"`` gives one task the list of all images of a
+        subject; so does ``"session"``, ``"run"``. ``entities`` choose: ``subject=``, ``session=``;
+        others, such as ``task="rest"``, need ``pip install 'hpcpipe[bids]'``. Values are one or
+        several. Raises WorkflowError where nothing is found, saying what there is.
+        """
+        from hpcpipe.bids import grouped, images, participants
+
+        if suffix is None:
+            if entities or per:
+                raise WorkflowError("each.bids: say suffix=, such as 'T1w', to choose among images")
+            return self([label for (label,) in participants(dataset)], axis)
+        found = images(dataset, suffix, extension, **entities)
+        rows, values = zip(*grouped(found, per), strict=True)
+        return self(values, axis, labels_for(rows))
 
 
 each = _EachMaker()

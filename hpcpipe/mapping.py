@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from hpcpipe.command import Command
 from hpcpipe.errors import WorkflowError
-from hpcpipe.inputs import Inputs, parse
+from hpcpipe.inputs import Inputs, Source, parse
 from hpcpipe.mapped import each
 from hpcpipe.model import Resources
 from hpcpipe.node import Node
@@ -54,6 +54,7 @@ def map_workflow(
     *,
     lines: str | None = None,
     header: bool = False,
+    bids: str | None = None,
     name: str | None = None,
     base_dir: str = "hpcpipe_runs",
     resources: Mapping[str, Any] | None = None,
@@ -65,7 +66,8 @@ def map_workflow(
     Raises WorkflowError if unclear what to run.
     """
     captured = _Captured(texts)
-    inputs = parse(words, lines=lines, header=header, open=captured)
+    given = _subjects(bids, words, captured) if bids else None
+    inputs = parse(words, lines=lines, header=header, given=given, open=captured)
     if texts is not None:
         texts.update(captured.texts)
     command = MappedCommand(inputs.command, (), inputs)
@@ -83,6 +85,19 @@ def map_workflow(
         node, command, columns, made, Resources.parse(**(resources or {})), folder=False
     )
     return workflow
+
+
+def _subjects(dataset: str, words: Sequence[str], captured: _Captured) -> Source:
+    """Make a source of a data set's subjects, or its sessions where the command asks for them."""
+    from hpcpipe.bids import participants
+
+    by_session = any("{session" in word for word in words)
+    origin = f"--bids {dataset}"
+    if origin not in captured.texts:  # else it is a retry, of the subjects there were
+        rows = participants(dataset, by_session)
+        captured.texts[origin] = "".join("\t".join(row) + "\n" for row in rows)
+    rows = [tuple(line.split("\t")) for line in captured.texts[origin].splitlines()]
+    return Source(origin, ("subject", "session")[: 1 + by_session], tuple(rows))
 
 
 def _name(text: str) -> str:

@@ -74,6 +74,10 @@ class Output:
     gathered: tuple[str, ...] = ()
 
     def __getitem__(self, part: str | int) -> Output:
+        names = getattr(self.node.call, "output_names", None)  # of a call that says
+        if names is not None and not self.select and part not in names:
+            known = near(str(part), names)
+            raise WorkflowError(f"{self.node.name}: no output {part!r}{known}")
         return Output(self.node, (*self.select, part), self.gathered)
 
     def __iter__(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Values that are still to come, when a task that needs them is written down.
+"""Values that are elsewhere or still to come, when a task that needs them is written down.
 
 They are pickled as the call that loads them, on the node.
 """
@@ -31,3 +31,16 @@ class Gathered:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return outcome.load_values, (self.folder, self.keys, self.select, self.packed)
+
+
+class Pushed:
+    """A constant that a client wrote into the run's folder once, whatever the number of tasks.
+
+    ``file`` is relative to where tasks start, so that a key does not depend on the folder.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return outcome.load_value, (self.file,)

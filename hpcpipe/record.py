@@ -18,6 +18,7 @@ from hpcpipe.model import Resources
 from hpcpipe.rundir import RunDir, read_pickle, write_pickle
 
 KEY = 16  # bytes
+DIRECT = "direct"  # in the source of a run that grows, call by call; see `hpcpipe.executor`
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,11 @@ class NodeRecord:
         while (at := self.keys.index(sought, at + 1)) % KEY:
             continue  # by chance across two keys
         return at // KEY
+
+    def by_label(self) -> Iterable[tuple[str, bytes]]:
+        """Give every task's label and key, in order."""
+        for index in range(len(self)):
+            yield self.label(index), self.keys[index * KEY : index * KEY + KEY]
 
     def label(self, index: int) -> str:
         """Name one task within the node."""
@@ -124,6 +130,10 @@ class RunRecord:
     batches: Mapping[str, BatchRecord]
     sweep: int = 0  # the workflow's
 
+    def names(self) -> list[str]:
+        """Name every task."""
+        return [node.task(index) for node in self.nodes.values() for index in range(len(node))]
+
     def find(self, name: str) -> list[tuple[NodeRecord, int]]:
         """Find tasks by ``node``, ``node/label`` or a label that is unique; empty if none."""
         node, _, wanted = name.partition("/")
@@ -154,6 +164,22 @@ class RunRecord:
 
 def _matches(label: str, wanted: str) -> bool:
     return not wanted or label == wanted or label.startswith(f"{wanted}/")
+
+
+def joined(
+    before: Mapping[str, NodeRecord], after: Mapping[str, NodeRecord]
+) -> dict[str, NodeRecord]:
+    """Lay the nodes of one run over those of the run before, both of one axis or none upstream.
+
+    A task takes the place of an earlier one of the same label; all others stay.
+    """
+    nodes = dict(before)
+    for name, node in after.items():
+        keys = dict(before[name].by_label()) if name in before else {}
+        keys |= node.by_label()
+        axis = Axis(node.axes[0].name, tuple(keys))
+        nodes[name] = replace(node, axes=(axis,), keys=b"".join(keys.values()))
+    return nodes
 
 
 def write_record(rundir: RunDir, record: RunRecord) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,18 @@ class Run:
         packed = self.rundir.list_all([node.name])[node.name].packed
         return self._load(node.name, node.key(index), node.task(index), packed)
 
+    def loaders(
+        self, record: RunRecord, tasks: Collection[str]
+    ) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Give for each of the named tasks a function that loads its value, as `result` does."""
+        wanted = set(tasks)
+        listings = self.rundir.list_all({name.partition("/")[0] for name in wanted})
+        for name, listing in listings.items():
+            node = record.nodes[name]
+            for index in range(len(node)):
+                if (task := node.task(index)) in wanted:
+                    yield task, partial(self._load, name, node.key(index), task, listing.packed)
+
     def _load(self, node: str, key: str, task: str, packed: Mapping[str, str]) -> Any:
         try:
             return load_value(packed.get(key) or str(self.rundir.result(node, key)))
@@ -173,7 +186,7 @@ def submit_with_draft(
     from hpcpipe.schedulers import make_scheduler
     from hpcpipe.submit import adopt, submit_draft
 
-    chosen, site_file = _site(site)
+    chosen, site_file = pick_site(site)
     rundir = RunDir(workflow.folder)
     # A first plan is made before the folder is: one that fails leaves nothing behind.
     drafted = None if rundir.exists else draft(workflow, chosen, resources=resources)
@@ -192,7 +205,7 @@ def submit_with_draft(
     return Run(workflow.folder), drafted
 
 
-def _site(site: str | Site | Loaded | None) -> tuple[Site, str]:
+def pick_site(site: str | Site | Loaded | None) -> tuple[Site, str]:
     """Give the site that is meant, and the file it can be read from again, for `retry`."""
     from hpcpipe.siteload import Loaded, load_site
 

@@ -43,6 +43,7 @@ class RunDir:
         self.packs = self.home / "packs"  # outcomes of elements of several tasks
         self.logs = self.home / "logs"
         self.plans = self.home / "plans"
+        self.pushed = self.home / "pushed"  # constants of an executor, by digest
         self.asked = self.home / "asked.pkl"  # the scheduler's last answer, shared by all clients
         self.asking = self.home / "asking"  # there while a client asks
         self.files = self.home / "files.pkl"  # digests of input files

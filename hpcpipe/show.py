@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpcpipe.model import Reason, State, format_memory, format_time
-from hpcpipe.record import BatchRecord
+from hpcpipe.record import DIRECT, BatchRecord
 from hpcpipe.status import BLOCKED_BY, Report, Task
 
 _COLUMNS = (
@@ -131,6 +131,9 @@ _PLAIN = {
 }
 
 
+_CALL_AGAIN = "make the calls again from Python, under the same name: only what is missing runs"
+
+
 def _next(report: Report) -> Iterator[str]:
     """Suggest what to type, each line as it can be pasted."""
     for task in report.failures:
@@ -141,7 +144,9 @@ def _next(report: Report) -> Iterator[str]:
     if own:
         telling = next((t for t in own if t.reason in (Reason.ERROR, Reason.EXIT)), own[0])
         yield f"Next: hpcpipe explain {telling.name}"
-    if report.failures and report.finished:
+    if report.failures and DIRECT in report.record.source:
+        yield f"{'     ' if own else 'Next:'} {_CALL_AGAIN}"
+    elif report.failures and report.finished:
         lead = "     " if own else "Next:"
         count = len(report.failures)
         tasks = "1 task" if count == 1 else f"{count} tasks"
@@ -205,7 +210,9 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         yield f"  last lines | {line}"
     if facts.get("log"):
         yield f"  log        hpcpipe logs {task.name}"
-    if task.state.bad:
+    if task.state.bad and DIRECT in report.record.source:
+        yield f"Mend the cause, then {_CALL_AGAIN}"
+    elif task.state.bad:
         yield _remedy(task)
 
 

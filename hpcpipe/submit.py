@@ -19,7 +19,15 @@ from hpcpipe.draft import Draft, Prepared, scheduler_options
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import After
-from hpcpipe.record import BatchRecord, NodeRecord, RunRecord, read_record, write_record
+from hpcpipe.record import (
+    DIRECT,
+    BatchRecord,
+    NodeRecord,
+    RunRecord,
+    joined,
+    read_record,
+    write_record,
+)
 from hpcpipe.rundir import RunDir, write_pickle, write_whole
 from hpcpipe.schedulers.base import Scheduler
 
@@ -233,8 +241,8 @@ def _write_files(draft: Draft, record: RunRecord) -> None:
 
 def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecord:
     folder = draft.rundir.folder
-    nodes = [
-        NodeRecord(
+    nodes = {
+        name: NodeRecord(
             name,
             node.node.axes,
             node.keys,
@@ -244,7 +252,10 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
             node.node.done,
         )
         for name, node in draft.plan.nodes.items()
-    ]
+    }
+    if DIRECT in source and draft.history.runs:
+        before = read_record(draft.rundir, draft.history.last["run"])
+        nodes = joined(before.nodes, nodes)
     batches = [
         BatchRecord(
             prepared.id,
@@ -271,7 +282,7 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
         options=scheduler_options(draft.site),
         poll_seconds=draft.site.limits.poll_seconds,
         settle_seconds=draft.site.limits.settle_seconds,
-        nodes={node.name: node for node in nodes},
+        nodes=nodes,
         batches={batch.id: batch for batch in batches},
         sweep=draft.plan.workflow.sweep,
     )

@@ -77,7 +77,7 @@ class Workflow:
 
     def add(
         self,
-        function: Callable[..., Any],
+        function: Any,
         /,
         *,
         name: str | None = None,
@@ -86,17 +86,33 @@ class Workflow:
     ) -> Node:
         """Add a function as a node; its inputs are values, `each` of them, or other nodes.
 
+        An interface of nipype is taken as a function that returns its outputs by name.
         ``name`` defaults to the function's own; ``after`` names nodes to wait for without taking
         their value. Raises WorkflowError for an unknown or missing input, a name used twice, axes
         that clash, or a function that cannot be sent to a node.
         """
+        if hasattr(function, "input_spec"):
+            return self._interface(function, name, after, inputs)
         if not callable(function):
             raise WorkflowError(f"add({function!r}): not a function; for a command use wf.command")
         name = self._free_name(name or str(getattr(function, "__name__", "")))
         _check_inputs(name, function, inputs)
         options = getattr(function, "__hpcpipe__", TaskOptions(Resources(), None))
-        folder = _returns_path(function) if options.folder is None else options.folder
+        folder = returns_path(function) if options.folder is None else options.folder
         return self._add(name, function, inputs, options.resources, folder, after)
+
+    def _interface(
+        self,
+        interface: Any,
+        name: str | None,
+        after: Node | Output | Sequence[Node | Output],
+        inputs: Mapping[str, Any],
+    ) -> Node:
+        from hpcpipe.interfaces import make_call
+
+        name = self._free_name(name or type(interface).__name__.lower())
+        call, arguments, resources = make_call(name, interface, inputs)
+        return self._add(name, call, arguments, resources, True, after)
 
     def command(
         self,
@@ -234,7 +250,8 @@ def _few(labels: Sequence[str]) -> str:
     return f"{len(labels)} ({shown})"
 
 
-def _returns_path(function: Callable[..., Any]) -> bool:
+def returns_path(function: Callable[..., Any]) -> bool:
+    """Tell whether a function is annotated to return a Path."""
     hint = getattr(function, "__annotations__", {}).get("return")
     return hint is Path or (isinstance(hint, str) and hint in ("Path", "pathlib.Path"))
 

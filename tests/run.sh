@@ -15,6 +15,11 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >/dev/null
   }
+  # SPM's batches are read by real Octave.
+  command -v octave-cli >/dev/null || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends octave >/dev/null
+  }
   PYTHON=/usr/bin/python3
   eval "$(tests/clusters/slurm.sh up)"
   eval "$(tests/clusters/sge.sh up)"

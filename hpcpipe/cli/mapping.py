@@ -15,6 +15,7 @@ from hpcpipe.model import Resources
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND ::: INPUTS...")
 @click.option("--lines", metavar="FILE|-", help="Every line of FILE is a whole command, for sh.")
 @click.option("--header", is_flag=True, help="Inputs begin with their name; :::: FILE is a table.")
+@click.option("--bids", metavar="DIR", help="{subject}, {session}: those of a BIDS data set.")
 @click.option("--name", metavar="NAME", help="Name of the run. Default: the command's.")
 @click.option("--base-dir", default="hpcpipe_runs", show_default=True, help="Where runs lie.")
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted, and the scripts.")
@@ -26,6 +27,7 @@ def map(  # the verb's name; the builtin is not needed here
     words: tuple[str, ...],
     lines: str | None,
     header: bool,
+    bids: str | None,
     name: str | None,
     base_dir: str,
     dry_run: bool,
@@ -49,7 +51,8 @@ def map(  # the verb's name; the builtin is not needed here
     said = {key: value for key, value in resources.items() if value is not None}
     asked(said)
     options: dict[str, Any] = {
-        "words": list(words), "lines": lines, "header": header, "name": name,
+        "words": list(words), "lines": lines, "header": header, "bids": bids,
+        "name": name,
         "base_dir": base_dir, "resources": said, "texts": texts,
     }  # fmt: skip
     workflow = map_workflow(**options)
