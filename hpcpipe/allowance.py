@@ -10,7 +10,7 @@ from hpcpipe.batch import Batch
 from hpcpipe.errors import ConfigError, OverBudget
 from hpcpipe.model import format_time
 from hpcpipe.routing import Route
-from hpcpipe.site import Limits, Site
+from hpcpipe.site import Site
 
 Routed = Sequence[tuple[Batch, Route]]
 
@@ -49,8 +49,7 @@ def over_budget(routed: Routed, site: Site) -> list[str]:
     for name, account in site.accounts.items():
         if account.budget is None:
             continue
-        names = {name, *(name + queue.account_suffix for queue in site.queues)}
-        mine = [(batch, route) for batch, route in routed if route.resources.account in names]
+        mine = [(batch, route) for batch, route in routed if route.resources.account == name]
         cost = make_bill(mine)
         if cost.total > account.budget:
             said.append(
@@ -91,36 +90,35 @@ def _sum(cost: float) -> str:
 
 def check_places(routed: Routed, site: Site) -> None:
     """Raise ConfigError where the site would refuse some of so many jobs."""
-    for where, most, jobs, elements in _crowds(routed, site):
+    for where, most, batches in _limited(routed, site):
+        jobs = sum(batch.elements if site.limits.elements_count else 1 for batch in batches)
         if jobs > most:
             raise ConfigError(
                 f"{where} takes {most} job{'s' * (most > 1)} at a time, and this makes {jobs}; "
-                f"run several tasks in each: --pack {-(-elements // most)} or more, "
-                "or submit less of it at a time"
+                f"{_fewer(batches, most)}submit less of it at a time"
             )
 
 
-def _crowds(routed: Routed, site: Site) -> Iterator[tuple[str, int, int, int]]:
-    """Walk the limits on jobs: whose it is, how many it takes, how many there are, and elements."""
+def _fewer(batches: Sequence[Batch], most: int) -> str:
+    """Say how many tasks each job would have to run, if that helps."""
+    if len(batches) > most:
+        return ""
+    packs = range(2, max(len(batch.tasks) for batch in batches) + 1)
+    pack = next(p for p in packs if sum(-(-len(b.tasks) // p) for b in batches) <= most)
+    return f"run {pack} tasks or more in each, --pack {pack}, or "
+
+
+def _limited(routed: Routed, site: Site) -> Iterator[tuple[str, int, list[Batch]]]:
+    """Walk the limits on jobs: whose it is, how many it takes, and the batches it is about."""
     limits = site.limits
     if limits.overflow == "held":
         return
     for queue in site.queues:
         if queue.max_jobs is not None:
             mine = [batch for batch, route in routed if route.queue is queue]
-            yield (
-                f"queue {queue.name!r} of site {site.name!r}",
-                queue.max_jobs,
-                *_count(mine, limits),
-            )
+            yield f"queue {queue.name!r} of site {site.name!r}", queue.max_jobs, mine
     if limits.max_jobs is not None:
-        every = [batch for batch, _ in routed]
-        yield f"site {site.name!r}", limits.max_jobs, *_count(every, limits)
-
-
-def _count(batches: Sequence[Batch], limits: Limits) -> tuple[int, int]:
-    elements = sum(batch.elements for batch in batches)
-    return elements if limits.elements_count else len(batches), elements
+        yield f"site {site.name!r}", limits.max_jobs, [batch for batch, _ in routed]
 
 
 def pace_line(calls: int, site: Site) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -49,7 +49,8 @@ def lay_out(
         for element in chunk:
             where[element] = number
     needs = [_needs(graph, chunk, where) for chunk in chunks]
-    order = _order(graph, chunks, needs)
+    urgency = [-sum(graph.below[element] for element in chunk) / len(chunk) for chunk in chunks]
+    order = in_order(urgency, needs)
     rank = {chunk: number for number, chunk in enumerate(order)}
     index_of = [0] * len(graph)
     closure: list[int] = []  # by array: the arrays that have ended when it starts, as bits
@@ -104,13 +105,10 @@ def _needs(graph: Elements, chunk: Sequence[int], where: Sequence[int]) -> dict[
     return needs
 
 
-def _order(
-    graph: Elements, chunks: Sequence[Sequence[int]], needs: Sequence[dict[int, _Pairs]]
-) -> list[int]:
-    """Order chunks so that each comes after those it needs, the longest way down first."""
-    weight = [-sum(graph.below[e] for e in chunk) / len(chunk) for chunk in chunks]
+def in_order(weight: Sequence[float], needs: Sequence[Collection[int]]) -> list[int]:
+    """Order chunks so that each comes after those it needs, the least weight first."""
     missing = [len(above) for above in needs]
-    below: list[list[int]] = [[] for _ in chunks]
+    below: list[list[int]] = [[] for _ in needs]
     for number, above in enumerate(needs):
         for parent in above:
             below[parent].append(number)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from random import Random
-
-from hpcpipe.elements import Elements
 
 
 @dataclass(frozen=True)
@@ -24,46 +21,6 @@ class Cuts:
     line: int
     order: tuple[int, ...]
     at: tuple[tuple[int, ...], ...]
-
-
-class Pieces:
-    """The elements of each layer and block, for a line: what parts are put together from."""
-
-    def __init__(
-        self, graph: Elements, block: Sequence[int], layer_of: Sequence[int], layers: int
-    ) -> None:
-        self.blocks = max(block, default=0) + 1
-        self._cells: list[dict[int, list[int]]] = [{} for _ in range(layers)]
-        # Longest way down first, as they will stand in an array.
-        for element in sorted(range(len(graph)), key=lambda element: -graph.below[element]):
-            self._cells[layer_of[element]].setdefault(block[element], []).append(element)
-
-    def whole(self, line: int) -> Cuts:
-        """Give the cuts that cut nothing."""
-        return Cuts(line, tuple(range(self.blocks)), ((),) * len(self._cells))
-
-    def parts(self, cuts: Cuts) -> list[list[int]]:
-        """Give the parts that cuts leave, each with its elements."""
-        return [
-            [element for block in blocks for element in cells[block]]
-            for cells, layer in zip(self._cells, self._split(cuts), strict=True)
-            for blocks in layer
-        ]
-
-    def key(self, cuts: Cuts) -> object:
-        """Give what is equal for cuts that leave the same parts."""
-        return cuts.line, tuple(
-            tuple(sorted(tuple(sorted(blocks)) for blocks in layer)) for layer in self._split(cuts)
-        )
-
-    def _split(self, cuts: Cuts) -> list[list[list[int]]]:
-        """Give, for every layer, its parts as lists of blocks, less those without elements."""
-        split = []
-        for cells, at in zip(self._cells, cuts.at, strict=True):
-            ends = pairwise((0, *at, len(cuts.order)))
-            parts = [[b for b in cuts.order[first:last] if b in cells] for first, last in ends]
-            split.append([part for part in parts if part])
-        return split
 
 
 def changed(cuts: Cuts, depths: Sequence[int], dice: Random) -> Cuts:

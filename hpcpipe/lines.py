@@ -100,7 +100,11 @@ def make_lines(graph: Elements) -> list[Line]:
             if graph.parents[element]:
                 moved[element] = max(moved[parent] for parent in graph.parents[element])
         lines += [_line(graph, block), _line(graph, moved)]
-    return lines
+    urgent = sorted(graph.order, key=lambda element: -graph.below[element])
+    place = [0] * count
+    for at, element in enumerate(urgent):
+        place[element] = at * 48 // count
+    return [*lines, _line(graph, place)]
 
 
 def _line(graph: Elements, block: Sequence[int]) -> Line:
@@ -149,7 +153,7 @@ def _blocks(graph: Elements, order: Sequence[int]) -> list[int]:
             change[place[parent] + 1] += 1 / len(parents)
             change[place[element] + 1] -= 1 / len(parents)
     work = [0.0, *accumulate(graph.seconds[element] for element in order)]
-    breaks = []
+    breaks: list[tuple[int, float]] = []
     at, crossing = 1, change[0]
     for share in _SHARES:
         best: tuple[float, int] | None = None
@@ -159,5 +163,11 @@ def _blocks(graph: Elements, order: Sequence[int]) -> list[int]:
                 best = crossing, at
             at += 1
         if best:
-            breaks.append(best[1])
-    return [bisect_right(breaks, at) for at in place]
+            breaks.append((best[1], best[0]))
+    near = work[-1] / 24
+    kept = [
+        at
+        for at, crossing in breaks
+        if all(abs(work[other] - work[at]) > near or crossing <= 4 * less for other, less in breaks)
+    ]
+    return [bisect_right(kept, at) for at in place]

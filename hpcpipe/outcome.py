@@ -8,7 +8,8 @@ every worker, so this imports next to nothing.
 An element of several tasks leaves one file instead, ``packs/<batch>.<position>.pack``, to which the
 outcomes are appended one by one: a line of the task's key, ``ok`` or ``err`` and the length of
 what follows; the two pickles; a newline. An outcome that is cut short (its writer was killed) is
-none. ``<file>.pack#<key>`` names one of them.
+none. ``<file>.pack#<key>`` names one of them, and ``#<key>`` one of the element's own pack: of a
+task that runs before, in the same element.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, BinaryIO
+
+
+own_pack = ""  # of the element that runs in this process, set by the worker
 
 
 class Refused(Exception):
@@ -46,6 +50,8 @@ def open_trusted(path: str) -> BinaryIO:
 
 def load_value(path: str, select: Sequence[Any] = ()) -> Any:
     """Load the value of a good outcome, or the part of it that ``select`` leads to."""
+    if path.startswith("#"):
+        path = own_pack + path
     pack, _, key = path.rpartition("#")
     packed = pack.endswith(".pack")
     with open_trusted(pack if packed else path) as file:

@@ -91,7 +91,7 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         cwd=cwd,
         settle=site.limits.settle_seconds,
         queue=(queue.spelled or queue.name) if queue and queue.named else None,
-        account=asked.account,
+        account=route.account,
         cpus=asked.cpus,
         memory=asked.memory,
         time=asked.time,

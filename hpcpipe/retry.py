@@ -46,6 +46,8 @@ def _raised(task: Task, asked: Resources, site: Site) -> Resources:
 def _steps(asked: int, site: Site, limit: str) -> list[int]:
     """Twice as much, or else the most that any queue gives."""
     limits = [getattr(queue, limit) for queue in site.queues if getattr(queue, limit)]
+    if limit == "max_time":
+        limits += [step.max_time for queue in site.queues for step in queue.steps]
     return [asked * _MORE, *(most for most in sorted(limits, reverse=True) if most > asked)]
 
 

@@ -25,14 +25,15 @@ class Route:
 
     Without a queue the scheduler's own choice holds. A queue asked for on a site that lists none
     is passed on, known by nothing but its name. ``others`` says of every other queue why not.
-    ``constraints``, ``licences`` and ``gpu_model`` are the scheduler's words; ``setup`` are lines
-    of sh; ``charge`` is what an element costs at worst.
+    ``account``, ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's words, and
+    ``setup`` in those of sh; ``charge`` is what an element costs at worst.
     """
 
     queue: Queue | None
     resources: Resources
     why: str
     others: tuple[str, ...] = ()
+    account: str | None = None
     software: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
@@ -177,8 +178,7 @@ def _to(
     if asked.software and not site.software:
         why += f"; {', '.join(asked.software)}: taken at its word, as the site lists no software"
     account = site.accounts.get(asked.account or "")
-    if asked.account and queue and queue.account_suffix:
-        asked = replace(asked, account=asked.account + queue.account_suffix)
+    suffix = queue.account_suffix if queue else ""
     words = {word.lower() for word in asked.requires or ()}
     ask_for = queue.constraints if queue else {}
     models = queue.gpu_models if queue else {}
@@ -188,6 +188,7 @@ def _to(
         asked,
         why,
         others,
+        account=asked.account and asked.account + suffix,
         software=tuple(program.said for program in programs),
         setup=tuple(line for program in programs for line in program.software.setup),
         licences=tuple(word for program in programs for word in program.software.licences),

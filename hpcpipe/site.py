@@ -113,7 +113,7 @@ class Limits:
     ] = "refused"
     cores: Annotated[Count | None, "Cores that one user gets at a time; unset, unknown."] = None
     shortest_job: Annotated[
-        Time | None, "The shortest job worth a place in the queue; the plan names those below."
+        Time | None, "The shortest job worth a place in the queue; shorter tasks are packed."
     ] = None
     calls: Annotated[Count, "Scheduler calls per submission before dependencies are relaxed."] = 200
     submits_per_minute: Annotated[Count | None, "Submit commands in a minute; unset, any."] = None

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from pickle import dumps
 from typing import Any
@@ -51,11 +50,16 @@ class TaskWriter:
         self._cwd = cwd
         self._settle = settle
         self._batch_of: dict[tuple[str, int], tuple[str, str | None]] = {}  # and pack
-        self._here: Mapping[tuple[str, int], int] = {}  # of the batch being written: its packs
+        self._beside: set[tuple[str, int]] = set()  # in packs that are being written
         self._listings: dict[str, Listing] = {}
 
     def write(self, batch: Batch) -> TaskFile:
         """Make a batch's task file; its upstream batches must have been made before."""
+        self._beside = (
+            set()
+            if batch.starts is None
+            else {(one.node.name, task) for one, task in batch.members()}
+        )
         make = self._commands if is_static(batch.nodes[0].node) else self._python
         with self._plan.own.by_value():
             content = make(batch)
@@ -80,7 +84,6 @@ class TaskWriter:
 
     def _python(self, batch: Batch) -> bytes:
         own = self._plan.own
-        self._here = _together(batch)
         number = {node.node.name: at for at, node in enumerate(batch.nodes)}
         payloads = [
             self._payload(node, task, number[node.node.name], own) for node, task in batch.members()
@@ -167,16 +170,13 @@ class TaskWriter:
         return value
 
     def _needs(self, plan: NodePlan, task: int) -> Iterator[tuple[str, str]]:
-        """Name every upstream outcome that must be there, and the batch it may fail in.
-
-        Of one that is to be in the same pack, whose name is not known yet, only the key.
-        """
-        element = self._here.get((plan.node.name, task))
+        """Name every upstream outcome that must be there, and the batch it may fail in."""
         for edge in plan.edges:
             above = self._plan.nodes[edge.upstream]
             for parent in edge.parents(task):
-                if element is not None and self._here.get((edge.upstream, parent)) == element:
+                if (edge.upstream, parent) in self._beside:
                     yield f"#{above.key(parent)}", ""
+                    continue
                 batch, pack = self._batch_of.get((edge.upstream, parent), ("", None))
                 if not batch and parent in above.in_flight:
                     batch, pack = above.in_flight[parent].batch, above.in_flight[parent].pack
@@ -187,6 +187,8 @@ class TaskWriter:
     def _packed(self, above: NodePlan, task: int) -> str | None:
         """Say where in which pack an upstream outcome is or will be; None if it is in none."""
         name, key = above.node.name, above.key(task)
+        if (name, task) in self._beside:
+            return f"#{key}"
         _, pack = self._batch_of.get((name, task), ("", None))
         if task in above.in_flight:
             pack = above.in_flight[task].pack
@@ -258,15 +260,6 @@ class TaskWriter:
         for step in output.select:
             value = value[step]
         return value
-
-
-def _together(batch: Batch) -> dict[tuple[str, int], int]:
-    """Say which element of a batch each task is in, where elements have several."""
-    if batch.starts is None:
-        return {}
-    members = [(node.node.name, task) for node, task in batch.members()]
-    bounds = enumerate(pairwise(batch.starts))
-    return {one: element for element, (a, b) in bounds for one in members[a:b]}
 
 
 def _has_outputs(value: Any) -> bool:

@@ -16,6 +16,7 @@ import time
 from _blake2 import blake2b
 from _pickle import loads
 
+from hpcpipe import outcome
 from hpcpipe.child import load_call, run, terminated
 from hpcpipe.outcome import (
     Refused,
@@ -75,6 +76,10 @@ class Element:
         self.node, self.key, self.folder, self.call, self.needs, self.arguments = loads(
             file.payloads[number]
         )
+        self.needs = [
+            (f"{self.pack}{path}" if path.startswith("#") else path, batch)
+            for path, batch in self.needs
+        ]
         self.job, self.attempt, self.started = job, int(attempt or 0), time.time()
         self.good = f"results/{self.node}/{self.key}.pkl"
         self.bad = f"results/{self.node}/{self.key}.{file.batch}.err"
@@ -108,24 +113,21 @@ def load_checked(header: bytes, tasks: str) -> Any:
     return loads(header)
 
 
-def missing_upstream(needs: Sequence[tuple[str, str]], settle: float, done: set[str]) -> str | None:
-    """Name an upstream whose good outcome is not there, or None; ``#key`` must be among ``done``.
+def missing_upstream(needs: Sequence[tuple[str, str]], settle: float) -> str | None:
+    """Name an upstream whose good outcome is not there, or None.
 
     A common filesystem may show a file late: wait ``settle`` seconds for it, unless its error
-    is there. Listing the folder makes an NFS client look again.
+    is there. Listing the folder makes an NFS client look again. What is to be of no batch is in the
+    element's own pack already, or never will be.
     """
     until = time.monotonic() + settle
     for path, batch in needs:
-        if path[0] == "#":
-            if path[1:] not in done:
-                return path
-            continue
         while not os.path.exists(path):
             pack, _, key = path.rpartition("#")
             good = dict_of(pack).get(key) if pack.endswith(".pack") else None
             if good:
                 break
-            failed = good is False or os.path.exists(f"{path[:-4]}.{batch}.err")
+            failed = good is False or not batch or os.path.exists(f"{path[:-4]}.{batch}.err")
             if failed or time.monotonic() > until:
                 return path
             os.listdir(os.path.dirname(path))
@@ -180,7 +182,7 @@ def run_gated(element: Element, done: set[str]) -> int:
     """Run a task unless it is done or its upstreams are not; return an exit code."""
     if element.key in done or os.path.exists(element.good):
         return 0
-    absent = missing_upstream(element.needs, element.header["settle"], done)
+    absent = missing_upstream(element.needs, element.header["settle"])
     if absent is not None:
         sys.stderr.write(f"hpcpipe: upstream failed: no good outcome at {absent}\n")
         return UPSTREAM_FAILED
@@ -202,6 +204,7 @@ def run_pack(file: TaskFile, job: str, attempt: str) -> int:
     first = Element(file, 0, job, attempt)
     hold(first)
     assert file.pack is not None
+    outcome.own_pack = os.path.abspath(file.pack)
     done = mend_pack(file.pack)
     codes = set()
     for number in range(len(file.payloads)):
@@ -211,9 +214,7 @@ def run_pack(file: TaskFile, job: str, attempt: str) -> int:
             load_call(file.header, element.call)  # its own imports happen once for all tasks
         except BaseException:
             pass  # the child meets it again, and records it
-        codes.add(code := run_gated(element, done))
-        if not code:
-            done.add(element.key)
+        codes.add(run_gated(element, done))
         if terminated:
             break
     with open(file.pack, "ab") as pack:

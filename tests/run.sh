@@ -22,7 +22,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   home=$(getent passwd "$HPCPIPE_TEST_USER" | cut -d: -f6)
   # The tests work on a copy that belongs to that user; the checkout may be where it cannot look.
   copy=$(mktemp -d /tmp/hpcpipe-tests.XXXXXX)
-  trap 'tests/clusters/ipyparallel.sh down; rm -rf "$copy"' EXIT
+  trap 'rm -rf "$copy"' EXIT
   tar -cf - --exclude=.venv --exclude=.git --exclude=./build --exclude=norm_workdir . | tar -xf - -C "$copy"
   chown -R "$HPCPIPE_TEST_USER" "$copy"
   cd "$copy"
@@ -40,5 +40,6 @@ $as_user "$VENV/bin/ruff" format --check -q .
 $as_user "$VENV/bin/mypy"
 # Its engines run the very code that is tested: it is nobody else's, and goes with it.
 export HPCPIPE_TEST_IPYPARALLEL_DIR="$VENV/ipyparallel"
+trap 'tests/clusters/ipyparallel.sh down; rm -rf "${copy:-}"' EXIT
 eval "$(PYTHON=$VENV/bin/python tests/clusters/ipyparallel.sh up)"
 PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"

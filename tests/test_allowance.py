@@ -12,10 +12,11 @@ from hpcpipe import each
 from hpcpipe.draft import draft
 from hpcpipe.errors import ConfigError, OverBudget, UsageError
 from hpcpipe.explaining import explain
-from hpcpipe.model import Resources
+from hpcpipe.model import JobEnd, Reason, Resources
 from hpcpipe.planning import plan_json, plan_lines
+from hpcpipe.retry import raised_resources
 from hpcpipe.run import submit
-from hpcpipe.site import Account, Cost, Limits, Nodes, Queue, Site, Software
+from hpcpipe.site import Account, Cost, Limits, Nodes, Queue, Site, Software, Step
 
 HOUR = 3600
 
@@ -67,18 +68,25 @@ def test_what_nobody_can_tell_the_cost_of_is_not_within_a_budget(lab: Lab) -> No
         lab.submit()
 
 
+FEW = Limits(elements_count=False, max_jobs=1)
+
+
 @pytest.mark.parametrize(
     ("site", "told"),
     [
-        (Site(limits=Limits(max_jobs=11)), None),
         (Site(limits=Limits(max_jobs=2)), None),
         (Site(limits=Limits(max_jobs=1)), "'local' takes 1 job at a time, and this makes 2"),
         (Site(limits=Limits(max_jobs=4, overflow="held")), None),
-        (Site(limits=Limits(max_jobs=2, elements_count=False)), None),
-        (Site(limits=Limits(max_jobs=1, elements_count=False)), "takes 1 job at a time"),
-        (Site(queues=(Queue(name="q", max_jobs=4),)), "queue 'q' of site 'local' takes 4 jobs"),
+        (Site(limits=replace(FEW, max_jobs=2)), None),
+        (Site(limits=FEW), "site 'local' takes 1 job at a time, and this makes 2; submit less"),
+        (
+            Site(queues=(Queue(name="q", max_jobs=4),)),
+            "queue 'q' of site 'local' takes 4 jobs at a time, and this makes 11; "
+            "run 4 tasks or more in each, --pack 4, or submit less of it at a time",
+        ),
+        (Site(queues=(Queue(name="q", max_jobs=1),)), "and this makes 11; submit less"),
     ],
-)  # fmt: skip
+)
 def test_more_jobs_than_the_site_takes_are_refused_before_any_is_submitted(
     lab: Lab, site: Site, told: str | None
 ) -> None:
@@ -95,6 +103,12 @@ def test_tasks_are_packed_for_a_site_that_takes_few_jobs(lab: Lab) -> None:
     packed = draft(lab.workflow, site)
     assert [one.batch.elements for one in packed.prepared] == [1, 1, 1, 1]
     assert sum(len(one.batch.tasks) for one in packed.prepared) == 11
+
+
+def test_packed_as_told_it_is_taken(lab: Lab) -> None:
+    site = Site(limits=Limits(array_size=0), queues=(Queue(name="q", max_jobs=4),))
+    packed = draft(lab.workflow, site, resources=Resources(pack=4))
+    assert sum(one.batch.elements for one in packed.prepared) <= 4
 
 
 def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> None:
@@ -138,3 +152,15 @@ def test_of_a_node_it_is_told_why_its_queue_and_why_not_each_other(lab: Lab) -> 
         "  software   fsl 6.0.7",
     ]
     assert "  not        other: no fsl 6.0.7" in [*explain(run, "one")]
+
+
+@pytest.mark.parametrize(("longest", "then"), [(2 * HOUR, HOUR), (2700, 2700), (1800, None)])
+def test_what_ran_out_of_time_is_raised_within_what_its_account_and_queue_allow(
+    lab: Lab, longest: int, then: int | None
+) -> None:
+    queue = Queue(name="q", account_suffix="_cpu", steps=(Step(longest, cpus=8),))
+    lab.site = replace(lab.site, queues=(queue,))
+    lab.submit()
+    lab.scheduler.says["1_3"] = JobEnd("TIMEOUT", Reason.TIME)
+    [asked] = raised_resources(lab.rundir, lab.site).get("many", {"": None}).values()
+    assert (asked and asked.time) == then

@@ -175,10 +175,18 @@ def raised(study: Study) -> None:
     study.know("a", raised=[1, 3])
 
 
+def later_half(study: Study) -> None:
+    first = study.add("a", s=4)
+    study.add("c", study.add("b", first), first)
+    study.know("b", done=[0, 1])
+    study.know("c", done=[0, 1])
+
+
 BASIC = Capabilities()
 PLAIN = Capabilities(elementwise=False, element_dependency=False)
 DENSE = Capabilities(sparse=False)
 FROM_1 = Capabilities(first_index=1)
+EQUALS = Capabilities(subset=False, element_dependency=False)
 NO_ARRAYS = Capabilities(arrays=False)
 EACH_ONLY = Capabilities(element_dependency=False)
 MANY, CALLS = Limits(), Limits(calls=40)
@@ -210,7 +218,7 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (two_parents, BASIC, MANY,
          "a 0-2; b 0-1; c 0-2 each 0 element 0 of 1; c 0-2 each 0 element 1 of 1"),
         (two_parents, EACH_ONLY, MANY,
-         "a+1 0-3; a job; c 0-3 all 0 relaxed; c 0,2 each 0 all 1"),
+         "a+1 0-3; a job; c 0-3 all 0 relaxed; c 2-3 each 0 all 1"),
         (each_and_all, BASIC, MANY, "a 0-2; b 0-2 all 0"),
         (chained, BASIC, TEN,
          "a 0-9; a 0-9; a 0-4; b 0-9 each 0; b 0-9 each 1; b 0-4 each 2; c job all 3 all 4 all 5"),
@@ -238,6 +246,8 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (few_left, BASIC, MANY, "a 0-1; b 0-1 each 0; c 0-1 each 1"),
         (raised, BASIC, MANY,
          "a 0-1; a 0-1; b 0-1 each 0; b 0-1 each 1; c 0-1 each 2; c 0-1 each 3"),
+        (later_half, BASIC, MANY, "a 0-3; b 2-3 each 0; c 2-3 each 1 each 0"),
+        (later_half, EQUALS, MANY, "a 0-2; b 0-1 all 0 relaxed; a job; c 0-1 each 1"),
     ],
 )  # fmt: skip
 def test_a_shape_becomes_these_calls(
@@ -288,6 +298,7 @@ capabilities = st.builds(
     arrays=st.sampled_from([True, True, True, False]),
     elementwise=st.booleans(),
     element_dependency=st.booleans(),
+    subset=st.booleans(),
     sparse=st.booleans(),
     first_index=st.integers(0, 1),
 )
@@ -343,6 +354,9 @@ def test_whatever_the_workflow_every_task_runs_once_and_after_what_it_needs(
         assert all(isinstance(w.on, Standing) or w.on < number for w in batch.waits)
         assert len(set(batch.waits)) == len(batch.waits)
         check_array(batch, can, limits)
+        if not can.subset:
+            above = [batches[w.on] for w in batch.waits if w.kind == "each" and type(w.on) is int]
+            assert all([*(one.indices or ())] == [*(batch.indices or ())] for one in above)
         for index, tasks in elements(batch):
             for name, task in tasks:
                 assert (name, task) not in where, "in two batches"

@@ -57,7 +57,8 @@ def test_another_dialects_numbers_are_read_too() -> None:
         "exit_status  137\nru_wallclock 3.4\nmaxvmem      24.051M\ncategory     -l h_vmem=20M\n"
         "=====\njobnumber    8\nfailed       0\nexit_status  0\nru_wallclock 00:00:03\n"
     )
-    ends = read_records(text)
+    ends = read_records(text + text.replace("7\n", "9\n").replace("h_vm", "h_rt=3,h_vm"))
+    assert ends["9.2"].reason is Reason.MEMORY  # and over its time only because that took a while
     assert (ends["7.2"].reason, ends["7.2"].max_memory) == (Reason.MEMORY, 24)
     assert (ends["8"].reason, ends["8"].max_memory) == (None, None)
 

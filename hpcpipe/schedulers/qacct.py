@@ -3,8 +3,8 @@
 Loosely read, since the dialects differ: by name, with or without units. ``failed`` says what kind
 of end it was, and only with 0 does ``exit_status`` say more; many of those that never ran have 0.
 
-* ``failed 37`` is a limit, and not which: the wall time tells. A process that by itself wants more
-  than ``h_vmem`` is not killed but gets no memory, and ends as it likes.
+* ``failed 37`` is a limit, and not which: memory and wall time tell. A process that by itself wants
+  more than ``h_vmem`` is not killed but gets no memory, and ends as it likes.
 * ``failed 100`` is a signal, and 9 is what ``qdel`` sends.
 * ``failed 25`` is to start again: every start leaves a record of its own.
 """
@@ -55,28 +55,37 @@ def _end(facts: Mapping[str, str]) -> JobEnd | None:
     if code == _RESCHEDULED:
         return None
     wall = float(re.match(r"[\d.]*", facts.get("ru_wallclock", ""))[0] or 0)  # type: ignore[index]
-    memory = re.match(r"([\d.]+)([KMGT]?)", facts.get("maxvmem", ""))
-    reason = _reason(code, status, wall, facts.get("category", ""))
+    peak, asked = _mib(facts.get("maxvmem", "")), facts.get("category", "")
+    limit = re.search(r"\bh_vmem=([^, ]+)", asked)
+    full = limit is not None and peak > _mib(limit[1]) * int(facts.get("slots") or 1) > 0
+    reason = _reason(code, status, wall, asked, full)
     ended = reason in (None, Reason.EXIT)
     return JobEnd(
         native=f"failed {code}: {words.strip()}" if code else f"exit {status}",
         reason=reason,
         exit_code=status if ended else None,
         signal=status - 128 if not ended and status > 128 else None,
-        max_memory=round(float(memory[1]) * _UNITS[memory[2]]) or None if memory else None,
+        max_memory=round(peak) or None,
         wall=wall,
         host=facts.get("hostname", ""),
     )
 
 
-def _reason(code: int, status: int, wall: float, asked: str) -> Reason | None:
-    """Say why a job ended so; ``asked`` is what it asked for, as the accounting has it."""
+def _mib(text: str) -> float:
+    """Read memory (``435.094MB``, ``300M``, bytes) as MiB; nothing is 0."""
+    match = re.match(r"([\d.]+)([KMGT]?)", text.upper())
+    return float(match[1]) * _UNITS[match[2]] if match else 0.0
+
+
+def _reason(code: int, status: int, wall: float, asked: str, full: bool) -> Reason | None:
+    """Say why a job ended so. ``asked`` is what it asked for, as the accounting has it; ``full``
+    says that it had more memory."""
     limits = re.findall(r"\b[hs]_rt=([\d:]+)", asked)
     over = any(wall >= _seconds(limit) for limit in limits)
     if code in (0, _APPLICATION):
         return Reason.EXIT if status else None
     if code == _LIMIT:
-        return Reason.TIME if over or "h_cpu=" in asked else Reason.MEMORY
+        return Reason.TIME if not full and (over or "h_cpu=" in asked) else Reason.MEMORY
     if code == _SIGNALLED:
         return Reason.TIME if over else Reason.CANCELLED if status == 137 else Reason.SIGNAL
     return Reason.START if code < _APPLICATION else Reason.NODE

@@ -107,7 +107,7 @@ class Cluster:
             report = self.status(*words, **options)
             return report if report["finished"] else None
 
-        return until(finished, seconds, pause=0.5)
+        return until(finished, seconds * self.dialect.slow, pause=0.5)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the user's folder."""

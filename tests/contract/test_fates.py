@@ -58,7 +58,7 @@ def told(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
 def test_of_twenty_of_which_three_fail_exactly_seventeen_go_on(cluster: Cluster) -> None:
     cluster.write("some.py", SOME.format(ran=str(cluster.home / "ran")))
     cluster.hpcpipe("submit", "some.py")
-    report = cluster.finish(seconds=300)
+    report = cluster.finish()
     assert told(report) == {
         **{f"first/{subject}": ("failed", "exit") for subject in BAD},
         **{f"second/{subject}": ("blocked", "upstream failed") for subject in BAD},

@@ -3,6 +3,8 @@ as on those that keep it from starting."""
 
 from __future__ import annotations
 
+import pytest
+
 from contract.harness import Cluster
 
 # The last one to end is good, and so is the first: whoever goes by one of them is misled.
@@ -26,7 +28,7 @@ FLOW = """
             raise ValueError("no T1 for %d" % subject)
         return note("first", subject)
 
-    @task(cpus=1, memory="100M", time="5m")
+    @task(cpus=1, memory="{memory}", time="5m")
     def second(subject):
         return note("second", subject)
 
@@ -35,10 +37,13 @@ FLOW = """
 """
 
 
+# Where elements do not pair, steps that ask for the same run one after the other in an element, and
+# others wait for the whole of the first.
+@pytest.mark.parametrize("memory", ["100M", "120M"], ids=["alike", "unlike"])
 def test_where_three_of_twenty_fail_seventeen_go_on_and_three_say_why_not(
-    cluster: Cluster,
+    cluster: Cluster, memory: str
 ) -> None:
-    cluster.write("twenty.py", FLOW)
+    cluster.write("twenty.py", FLOW.replace("{memory}", memory))
     cluster.hpcpipe("submit", "twenty.py")
     report = cluster.finish()
     failed = (3, 11, 19)

@@ -36,7 +36,7 @@ WORKFLOW = """
     def first(n):
         return note("first/%d" % n)
 
-    @task(cpus=1, memory="100M", time="5m")
+    @task(cpus=1, memory="120M", time="5m")  # unlike the first, lest the two be fused
     def second(n, of):
         return note("second/%d" % n)
 
@@ -80,7 +80,7 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
     steps = (whole.home / "steps").read_text().splitlines()
     lines = [at for at, step in enumerate(steps, 1) if step.endswith("ledger.jsonl")]
     assert len(lines) == 6, "run, twice submitting and submitted, released: are these not all?"
-    kills = range(1, lines[-1] + 3)  # and after the last line was written
+    kills = range(1, lines[-1] + 3, cluster.dialect.stride)  # and after the last line was written
     users = [user(cluster) for _ in kills]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(submit_killed, users, kills, [kill >= lines[0] for kill in kills]))
@@ -109,7 +109,8 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     one = replace(one, changed={"PATH": f"{cluster.home}:{os.environ['PATH']}"})
     assert submit(whole, 0) == 0
     steps = (whole.home / "steps").read_text().splitlines()
-    started = [at for at, step in enumerate(steps, 1) if step == "has started a command"]
+    begins = [f"subprocess.Popen {command}", "has started a command"]
+    started = [at for at in range(2, len(steps) + 1) if steps[at - 2 : at] == begins]
     slow.touch()
     assert submit(one, started[which]) == -signal.SIGKILL
     until(begun.exists)

@@ -79,6 +79,8 @@ class Dialect:
     after_ended: bool = True  # whether a job may be submitted to come after one that has ended
     memory: bool = True  # whether it ends what uses more memory than it asked for
     many: int = 1000  # elements of a large array
+    slow: float = 1  # how much longer than elsewhere a run may take
+    stride: int = 1  # of the steps at which a submission is killed
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from contract.dialects.base import Census, Dialect
-from hpcpipe.errors import SchedulerUnavailable
+from hpcpipe.errors import HpcpipeError
 from hpcpipe.schedulers.ipyparallel import Ipyparallel
 
 
@@ -19,7 +19,7 @@ def _missing() -> str:
         return "HPCPIPE_TEST_IPYPARALLEL is not set"
     try:
         Ipyparallel().poll(["x_1"])
-    except SchedulerUnavailable as error:
+    except HpcpipeError as error:
         return str(error)
     return ""
 

@@ -10,7 +10,7 @@
 #BSUB -R "select[nvme && hdr]"
 #BSUB -R "rusage[matlab=1]"
 #BSUB -W 2
-#BSUB -gpu "num=1"
+#BSUB -gpu "num=1:gmodel=a100_1g.5gb"
 #BSUB -rn
 #BSUB --qos=taskfarm
 #BSUB --wckey=paid

@@ -5,7 +5,7 @@
 #PBS -o /dev/null
 #PBS -q standard
 #PBS -A lab
-#PBS -l select=1:ncpus=3:mem=4096mb:ngpus=1:nvme:hdr
+#PBS -l select=1:ncpus=3:mem=4096mb:ngpus=1:a100_1g.5gb:nvme:hdr
 #PBS -l matlab=1
 #PBS -l walltime=00:01:30
 #PBS --qos=taskfarm

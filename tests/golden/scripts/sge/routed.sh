@@ -4,6 +4,7 @@
 #$ -cwd
 #$ -j y
 #$ -t 1-2
+#$ -tc 2
 #$ -o logs/node-0a1b2c3d.$TASK_ID.out
 #$ -r n
 #$ -q standard
@@ -12,6 +13,10 @@
 #$ -l h_vmem=1366M
 #$ -l h_rt=00:01:30
 #$ -l gpu=1
+#$ -l a100_1g.5gb
+#$ -l nvme
+#$ -l hdr
+#$ -l matlab=1
 #$ --qos=taskfarm
 #$ --wckey=paid
 #$ --gres=lscratch:2

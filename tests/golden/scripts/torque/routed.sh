@@ -6,7 +6,7 @@
 #PBS -o /dev/null
 #PBS -q standard
 #PBS -A lab
-#PBS -l nodes=1:ppn=3:gpus=1:nvme:hdr
+#PBS -l nodes=1:ppn=3:gpus=1:a100_1g.5gb:nvme:hdr
 #PBS -l mem=4096mb
 #PBS -l walltime=00:01:30
 #PBS --qos=taskfarm

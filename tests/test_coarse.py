@@ -1,0 +1,147 @@
+"""Few arrays for any graph: that they keep all dependencies, and what they are thought to cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from random import Random
+
+import networkx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hpcpipe.coarse
+from hpcpipe.arrays import Array, make_jobs
+from hpcpipe.coarse import coarsen
+from hpcpipe.elements import Elements, make_elements
+from hpcpipe.graphs import from_networkx
+from hpcpipe.makespan import makespan
+from hpcpipe.model import Capabilities
+from hpcpipe.plan import make_plan
+from hpcpipe.simulate import Job, simulate
+
+CAPABILITIES = [
+    Capabilities(),
+    Capabilities(window=2, first_index=1),
+    Capabilities(sparse=False),
+    Capabilities(elementwise=False),
+    Capabilities(element_dependency=False),
+    Capabilities(elementwise=False, element_dependency=False, sparse=False),
+]
+
+
+def elements(tasks: Sequence[tuple[float, int, Sequence[int]]], *, fuse: bool = True) -> Elements:
+    """Make a graph of tasks: the seconds of each, its cores, and those before that it waits for."""
+    graph = networkx.DiGraph()
+    for number, (seconds, cpus, parents) in enumerate(tasks):
+        graph.add_node(number, seconds=seconds, cpus=cpus, node="task")
+        graph.add_edges_from((parent, number) for parent in parents)
+    flow = from_networkx(graph, "random")
+    known = {name: node.seconds for name, node in flow.nodes.items() if node.seconds}
+    return make_elements(make_plan(flow), known, fuse=fuse)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Elements:
+    """Draw a graph: of any shape, or of lineages whose tasks often need one another one to one."""
+    dice = Random(draw(st.integers(0, 10**6)))
+    count = draw(st.integers(1, 40))
+    wide = draw(st.integers(1, 12))
+    most = draw(st.sampled_from([1, 1, 2, 4]))
+    paired = draw(st.booleans())
+    tasks: list[tuple[float, int, Sequence[int]]] = []
+    for number in range(count):
+        above = [number - wide] if number >= wide else []
+        if not paired or dice.random() < 0.2:
+            above = dice.sample(range(number), min(number, dice.choice((0, 1, 1, 2, 3))))
+        tasks.append((dice.choice((1.0, 2.5, 7.0, 30.0)), dice.randint(1, most), above))
+    return elements(tasks)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search end soon."""
+    monkeypatch.setattr(hpcpipe.coarse, "_EFFORT", 20_000)
+
+
+@settings(deadline=None, max_examples=40)
+@given(graphs(), st.sampled_from(CAPABILITIES), st.integers(1, 12), st.integers(2, 20))
+def test_whatever_the_graph_every_element_runs_once_and_after_what_it_needs(
+    graph: Elements, can: Capabilities, size: int, calls: int
+) -> None:
+    coarse = coarsen(graph, can, size, calls=calls)
+    arrays = coarse.arrays
+    assert sorted(e for array in arrays for e in array.elements) == list(range(len(graph)))
+    assert all(len(array.elements) <= size for array in arrays)
+    assert len(arrays) <= allowed(graph, size, calls)
+    for array in arrays:
+        check_array(array, can)
+    for cores in (4, 9, 1000):
+        check_starts(graph, arrays, cores, can)
+    again = coarsen(graph, can, size, calls=calls)
+    assert [array.elements for array in again.arrays] == [array.elements for array in arrays]
+
+
+def allowed(graph: Elements, size: int, calls: int) -> int:
+    """Say how many arrays there may be: so many calls, or what depths and sizes force."""
+    layers: dict[object, int] = {}
+    for element in range(len(graph)):
+        layer = graph.depth[element], graph.places[element]
+        layers[layer] = layers.get(layer, 0) + 1
+    forced = sum(ceil(count / size) for count in layers.values())
+    return max(calls, forced + max(0, min(len(layers), calls - len(layers))))
+
+
+def check_array(array: Array, can: Capabilities) -> None:
+    """See that the scheduler can do what an array asks of it."""
+    indices = list(array.indices)
+    assert indices == sorted(set(indices))
+    assert len(indices) == len(array.elements)
+    assert indices[0] >= can.first_index
+    assert can.sparse or indices[-1] - indices[0] == len(indices) - 1
+    assert can.elementwise or not array.each
+    assert can.element_dependency or not array.one
+
+
+def check_starts(graph: Elements, arrays: Sequence[Array], cores: int, can: Capabilities) -> None:
+    """Run the arrays in the simulator, and see that no element starts before all it needs."""
+    simulated = simulate(make_jobs(graph, arrays), cores, window=can.window)
+    order = [element for array in arrays for element in array.elements]
+    start = dict(zip(order, simulated.starts, strict=True))
+    for element in range(len(graph)):
+        for parent in graph.parents[element]:
+            assert start[element] >= start[parent] + graph.seconds[parent]
+
+
+@settings(deadline=None, max_examples=60)
+@given(graphs(), st.sampled_from(CAPABILITIES), st.integers(1, 60))
+def test_the_makespan_is_what_the_simulator_says(
+    graph: Elements, can: Capabilities, cores: int
+) -> None:
+    jobs = make_jobs(graph, coarsen(graph, can, 12, calls=12, cores=100).arrays)
+    cores += 3
+    expected = simulate(jobs, cores, window=can.window).makespan
+    assert makespan(jobs, cores, window=can.window) == pytest.approx(expected)
+
+
+def test_a_makespan_is_known_to_the_last_of_single_elements() -> None:
+    jobs = [Job([5, 3, 1], range(3)), Job([2, 2], range(2), elements=[(0, 1)]), Job([1], [1], [1])]
+    assert [makespan(jobs, cores) for cores in (1, 2, 9)] == [14, 8, 6]
+
+
+def test_lineages_are_kept_apart_where_a_barrier_would_cost() -> None:
+    # Four lineages of ten tasks, a merge and ten more; in two of them the first or last is slow.
+    tasks: list[tuple[float, int, Sequence[int]]] = []
+    for early, late in ((9.0, 1.0), (1.0, 9.0), (8.0, 2.0), (1.0, 9.0)):
+        first = len(tasks)
+        tasks += [(early, 1, ())] * 10
+        tasks.append((1.0, 1, range(first, first + 10)))
+        tasks += [(late, 1, [first + 10])] * 10
+    graph = elements(tasks)
+    whole = coarsen(graph, Capabilities(), 1000, calls=3)
+    apart = coarsen(graph, Capabilities(), 1000, calls=12)
+    assert len(whole.arrays) == 3
+    assert whole.cost > 1.5
+    assert apart.cost < 1.15
+    assert len(apart.arrays) <= 12
