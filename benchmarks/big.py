@@ -12,7 +12,7 @@ import measure
 from measure import HPCPIPE, PYTHON, Row, Use, amount, compare, in_turns, use
 
 PLAN = """
-from hpcpipe.batches import Limits, make_batches
+from hpcpipe.planner.batches import Limits, make_batches
 from hpcpipe.plan import make_plan
 from hpcpipe.schedulers.slurm import Slurm
 from noop import wf

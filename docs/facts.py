@@ -33,8 +33,8 @@ from sphinx.util.docutils import SphinxDirective
 import hpcpipe.errors
 import hpcpipe.site
 from hpcpipe.model import Reason
-from hpcpipe.siteshow import table_of
-from hpcpipe.sitevalues import Kind
+from hpcpipe.site.show import table_of
+from hpcpipe.site.values import Kind
 
 Row = tuple[str, ...]
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpcpipe.batch import Batch
 from hpcpipe.errors import ConfigError, OverBudget
 from hpcpipe.model import format_time
+from hpcpipe.planner.batch import Batch
 from hpcpipe.routing import Route
 from hpcpipe.site import Site
 

@@ -22,8 +22,8 @@ from hpcpipe.run import Run, submit
 from hpcpipe.schedulers.base import Run as RunCommand
 from hpcpipe.schedulers.base import run_command
 from hpcpipe.site import Queue, Site
-from hpcpipe.siteload import Loaded
-from hpcpipe.siteread import read_site
+from hpcpipe.site.load import Loaded
+from hpcpipe.site.read import read_site
 from hpcpipe.trial import look_around
 from hpcpipe.workflow import Workflow
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from hpcpipe.allowance import Bill, check_places, make_bill
 from hpcpipe.axes import label
-from hpcpipe.batch import Batch, Limits
-from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.expected import run_times
 from hpcpipe.files import Files
 from hpcpipe.ledger import History, Ledger
 from hpcpipe.model import JobStatus, Resources, State
 from hpcpipe.plan import InFlight, Known, Plan, make_plan
+from hpcpipe.planner.batch import Batch, Limits
+from hpcpipe.planner.batches import make_batches
 from hpcpipe.record import accepted, read_record
 from hpcpipe.render import Job, make_job, render
 from hpcpipe.routing import Route, route

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import jinja2
 
-from hpcpipe.batch import Wait
 from hpcpipe.draft import Draft
 from hpcpipe.errors import UsageError
+from hpcpipe.planner.batch import Wait
 from hpcpipe.planning import kind_of
 
 _WIDE, _HIGH = 210, 44  # of a box; and between boxes

@@ -37,7 +37,7 @@ from hpcpipe.settling import add_open, fail_all, is_dropped, settle, settle_all
 
 if TYPE_CHECKING:
     from hpcpipe.site import Site
-    from hpcpipe.siteload import Loaded
+    from hpcpipe.site.load import Loaded
 
 T = TypeVar("T")
 _LOOK = 0.5  # seconds between looks at the run's folder; the scheduler is asked far less often

@@ -9,12 +9,12 @@ from typing import Any
 
 from hpcpipe.allowance import bill_line, over_budget, pace_line
 from hpcpipe.axes import label
-from hpcpipe.batch import Batch, Standing, Wait
 from hpcpipe.draft import Draft
 from hpcpipe.expected import run_times
 from hpcpipe.model import format_time, ranges
 from hpcpipe.plan import DONE, IN_FLIGHT, RUN
-from hpcpipe.predict import Prediction, predict
+from hpcpipe.planner.batch import Batch, Standing, Wait
+from hpcpipe.planner.predict import Prediction, predict
 
 _BASES = {
     "known": "by the run times known",

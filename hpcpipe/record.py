@@ -65,8 +65,8 @@ class NodeRecord:
 class BatchRecord:
     """One batch: the keys of its tasks in order, and its array indices (None: a plain job).
 
-    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.batch.Batch`; ``why``, ``others`` and
-    ``software`` of `hpcpipe.routing.Route`.
+    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.planner.batch.Batch`; ``why``,
+    ``others`` and ``software`` of `hpcpipe.routing.Route`.
     """
 
     id: str

@@ -18,10 +18,10 @@ from typing import Any
 import jinja2
 
 from hpcpipe import __version__, worker
-from hpcpipe.batch import Batch
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import ranges
 from hpcpipe.plan import is_static
+from hpcpipe.planner.batch import Batch
 from hpcpipe.routing import Route
 from hpcpipe.site import Site
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hpcpipe.model import Resources
     from hpcpipe.node import Node
     from hpcpipe.site import Site
-    from hpcpipe.siteload import Loaded
+    from hpcpipe.site.load import Loaded
     from hpcpipe.workflow import Workflow
 
 
@@ -207,7 +207,7 @@ def submit_with_draft(
 
 def pick_site(site: str | Site | Loaded | None) -> tuple[Site, str]:
     """Give the site that is meant, and the file it can be read from again, for `retry`."""
-    from hpcpipe.siteload import Loaded, load_site
+    from hpcpipe.site.load import Loaded, load_site
 
     if site is None or isinstance(site, str):
         site = load_site(site)

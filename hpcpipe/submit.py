@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hpcpipe.batch import Standing
 from hpcpipe.draft import Draft, Prepared, scheduler_options
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import History, Ledger, Submission
 from hpcpipe.model import After
+from hpcpipe.planner.batch import Standing
 from hpcpipe.record import (
     DIRECT,
     BatchRecord,

@@ -20,7 +20,6 @@ from typing import Any
 
 from hpcpipe import worker
 from hpcpipe.axes import folder_name, places
-from hpcpipe.batch import Batch
 from hpcpipe.command import Command
 from hpcpipe.errors import WorkflowError
 from hpcpipe.files import SIZE
@@ -29,6 +28,7 @@ from hpcpipe.mapped import Each
 from hpcpipe.node import Node, Output
 from hpcpipe.pending import Gathered, Upstream
 from hpcpipe.plan import DONE, NodePlan, Plan, file_like, is_static
+from hpcpipe.planner.batch import Batch
 from hpcpipe.rundir import Listing, RunDir
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpipe import Workflow, each
-from hpcpipe.batch import Batch, Limits, Standing
-from hpcpipe.batches import make_batches
 from hpcpipe.model import Capabilities, Resources, ranges
 from hpcpipe.node import Node, Output
 from hpcpipe.plan import DONE, InFlight, Known, Plan, make_plan
+from hpcpipe.planner.batch import Batch, Limits, Standing
+from hpcpipe.planner.batches import make_batches
 
 Flying = Mapping[int, tuple[str, int | None]]  # task → job and array index
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hpcpipe.coarse
-from hpcpipe.arrays import Array, make_jobs
-from hpcpipe.coarse import coarsen
-from hpcpipe.elements import Elements, make_elements
+import hpcpipe.planner.coarse
 from hpcpipe.graphs import from_networkx
-from hpcpipe.makespan import makespan
 from hpcpipe.model import Capabilities
 from hpcpipe.plan import make_plan
-from hpcpipe.simulate import Job, simulate
+from hpcpipe.planner.arrays import Array, make_jobs
+from hpcpipe.planner.coarse import coarsen
+from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.planner.makespan import makespan
+from hpcpipe.planner.simulate import Job, simulate
 
 CAPABILITIES = [
     Capabilities(),
@@ -62,7 +62,7 @@ def graphs(draw: st.DrawFn) -> Elements:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a search end soon."""
-    monkeypatch.setattr(hpcpipe.coarse, "_EFFORT", 20_000)
+    monkeypatch.setattr(hpcpipe.planner.coarse, "_EFFORT", 20_000)
 
 
 @settings(deadline=None, max_examples=40)

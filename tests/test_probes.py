@@ -18,8 +18,8 @@ from hpcpipe.probes import find_probe, make_probe
 from hpcpipe.probes.base import Finding
 from hpcpipe.schedulers.base import Done, Run
 from hpcpipe.site import Defaults, Limits, Queue, Site
-from hpcpipe.siteinit import save_new, write_site
-from hpcpipe.siteload import Loaded, load_site
+from hpcpipe.site.init import save_new, write_site
+from hpcpipe.site.load import Loaded, load_site
 
 LIVE = Path(__file__).parent / "golden" / "outputs" / "slurm" / "live"
 ANSWERS = {

@@ -15,10 +15,10 @@ import pytest
 from fakes import Lab
 
 from hpcpipe import Workflow, each
-from hpcpipe.batch import Batch, Limits
-from hpcpipe.batches import make_batches
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
+from hpcpipe.planner.batch import Batch, Limits
+from hpcpipe.planner.batches import make_batches
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
 from hpcpipe.schedulers import make_scheduler

@@ -11,16 +11,16 @@ from typing import get_args
 import pytest
 
 from hpcpipe import Workflow, each
-from hpcpipe.batch import Batch, Limits
-from hpcpipe.batches import make_batches
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import make_plan
+from hpcpipe.planner.batch import Batch, Limits
+from hpcpipe.planner.batches import make_batches
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
 from hpcpipe.site import Scheduler, Site
-from hpcpipe.sitefile import Machine
-from hpcpipe.siteload import load_site
+from hpcpipe.site.file import Machine
+from hpcpipe.site.load import load_site
 
 SHIPPED = Machine.here().shipped
 SITES = sorted(file.stem for file in SHIPPED.glob("*.toml"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcpipe.errors import UsageError
-from hpcpipe.simulate import Job, Simulated, simulate
+from hpcpipe.planner.simulate import Job, Simulated, simulate
 
 
 def array(*seconds: float, **said: object) -> Job:

@@ -13,10 +13,10 @@ import pytest
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import parse_time
 from hpcpipe.site import Queue, Site
-from hpcpipe.sitefile import Machine, known_sites
-from hpcpipe.siteload import load_site
-from hpcpipe.siteread import site_from_dict, site_to_dict
-from hpcpipe.siteshow import site_lines, site_schema
+from hpcpipe.site.file import Machine, known_sites
+from hpcpipe.site.load import load_site
+from hpcpipe.site.read import site_from_dict, site_to_dict
+from hpcpipe.site.show import site_lines, site_schema
 
 SHIPPED = Machine.here().shipped
 CLUSTER = Path(__file__).parent / "clusters" / "slurm" / "slurm.conf"

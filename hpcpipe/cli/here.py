@@ -11,7 +11,7 @@ from hpcpipe.errors import HpcpipeError, UsageError
 from hpcpipe.model import format_memory, format_time
 from hpcpipe.run import Run, find_run
 from hpcpipe.site import Site
-from hpcpipe.siteload import load_site
+from hpcpipe.site.load import load_site
 
 
 def here() -> None:

@@ -72,7 +72,7 @@ def map(  # the verb's name; the builtin is not needed here
 def _print_plan(workflow: Any, site: str | None) -> None:
     from hpcpipe.draft import draft
     from hpcpipe.planning import plan_lines
-    from hpcpipe.siteload import load_site
+    from hpcpipe.site.load import load_site
 
     loaded = load_site(site)
     drafted = draft(workflow, loaded.site)

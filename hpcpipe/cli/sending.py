@@ -67,7 +67,7 @@ def send(
 ) -> Run:
     """Submit a workflow and say what was submitted, in how many calls, and what to type next."""
     from hpcpipe.run import submit_with_draft
-    from hpcpipe.siteload import load_site
+    from hpcpipe.site.load import load_site
 
     loaded = load_site(site)
     made, draft = submit_with_draft(
@@ -119,7 +119,7 @@ def plan(
     from hpcpipe.draft import draft
     from hpcpipe.loading import load_workflow
     from hpcpipe.planning import plan_json, plan_lines
-    from hpcpipe.siteload import load_site
+    from hpcpipe.site.load import load_site
 
     loaded = load_site(site)
     drafted = draft(load_workflow(workflow), loaded.site, resources=asked(resources))
@@ -151,7 +151,7 @@ def retry(run_folder: str | None, site: str | None, over_budget: bool, **resourc
     from hpcpipe.loading import load_source
     from hpcpipe.retry import raised_resources
     from hpcpipe.run import Run, find_run, submit_with_draft
-    from hpcpipe.siteload import load_site
+    from hpcpipe.site.load import load_site
 
     before = Run(find_run(run_folder)).record
     loaded = load_site(site or before.site)

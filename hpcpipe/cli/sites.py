@@ -21,8 +21,8 @@ def site() -> None:
 @site_option
 def show(site: str | None) -> None:
     """Print every setting and the layer that set it, as a site file that reads back the same."""
-    from hpcpipe.siteload import load_site
-    from hpcpipe.siteshow import site_lines
+    from hpcpipe.site.load import load_site
+    from hpcpipe.site.show import site_lines
 
     loaded = load_site(site)
     click.echo(f"# {loaded.why}")
@@ -33,7 +33,7 @@ def show(site: str | None) -> None:
 @site.command("list")
 def list_sites() -> None:
     """List the sites that --site can name, and their files."""
-    from hpcpipe.sitefile import Machine, known_sites
+    from hpcpipe.site.file import Machine, known_sites
 
     for name, file in known_sites(Machine.here()).items():
         click.echo(f"{name}\t{file}")
@@ -45,7 +45,7 @@ def schema() -> None:
 
     Save it, and name it in the file's first line: #:schema ./hpcpipe-site.json
     """
-    from hpcpipe.siteshow import site_schema
+    from hpcpipe.site.show import site_schema
 
     click.echo(json.dumps(site_schema(), indent=1, ensure_ascii=False))
 
@@ -62,8 +62,8 @@ def init(file: str | None) -> None:
 
     from hpcpipe.probes import find_probe
     from hpcpipe.schedulers.base import run_command
-    from hpcpipe.sitefile import Machine
-    from hpcpipe.siteinit import save_new, write_site
+    from hpcpipe.site.file import Machine
+    from hpcpipe.site.init import save_new, write_site
 
     machine = Machine.here()
     text = write_site(find_probe(machine.which).look(run_command), machine.host, date.today())
@@ -87,7 +87,7 @@ def doctor(as_json: bool, no_trial: bool, site: str | None) -> int:
     The array runs below the current folder, which nodes must share.
     """
     from hpcpipe.doctor import diagnose
-    from hpcpipe.siteload import load_site
+    from hpcpipe.site.load import load_site
 
     findings = []
     for finding in diagnose(load_site(site), trial=not no_trial):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import networkx
 
     from hpcpipe.site import Site
-    from hpcpipe.siteload import Loaded
+    from hpcpipe.site.load import Loaded
     from hpcpipe.workflow import Workflow
 
 logger = logging.getLogger("nipype.workflow")

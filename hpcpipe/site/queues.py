@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from hpcpipe.sitevalues import Amount, Count, Flag, Line, Memory, Name, Natural, Text, Time, one_of
+from hpcpipe.site.values import Amount, Count, Flag, Line, Memory, Name, Natural, Text, Time, one_of
 
 
 @dataclass(frozen=True)

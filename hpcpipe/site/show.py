@@ -11,8 +11,8 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from hpcpipe.site import Site
-from hpcpipe.siteload import Loaded, Steps
-from hpcpipe.sitevalues import Kind
+from hpcpipe.site.load import Loaded, Steps
+from hpcpipe.site.values import Kind
 
 _WIDEST = 60  # columns before a layer's name: one long value must not push all of them away
 _BUILT_IN = "built in"

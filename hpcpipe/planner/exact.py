@@ -21,10 +21,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
 from hpcpipe.axes import Edge
-from hpcpipe.batch import Batch, Limits, Standing, Wait
-from hpcpipe.chains import batch_of, by_resources, make_chains
 from hpcpipe.model import Capabilities
 from hpcpipe.plan import NodePlan, Plan
+from hpcpipe.planner.batch import Batch, Limits, Standing, Wait
+from hpcpipe.planner.chains import batch_of, by_resources, make_chains
 
 
 def make_exact(plan: Plan, capabilities: Capabilities, limits: Limits) -> tuple[Batch, ...]:

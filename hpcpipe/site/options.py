@@ -9,7 +9,7 @@ A table's ``options`` are directives that every job gets.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from hpcpipe.sitevalues import Count, Flag, Line, Memory, Name, Text, Variable, one_of
+from hpcpipe.site.values import Count, Flag, Line, Memory, Name, Text, Variable, one_of
 
 Scheduler = Annotated[
     Literal["local", "slurm", "sge", "drmaa", "oar", "ipyparallel", "pbs", "torque", "lsf", "flux"],

@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 from math import inf, sqrt
 
-from hpcpipe.arrays import Array, exact_jobs, lay_out
-from hpcpipe.cells import Cells
-from hpcpipe.cuts import Cuts, changed
-from hpcpipe.elements import Elements
-from hpcpipe.lines import make_layers, make_lines
-from hpcpipe.makespan import makespan
 from hpcpipe.model import Capabilities
-from hpcpipe.simulate import Job, simulate
-from hpcpipe.sketch import find_pairs, sketch
+from hpcpipe.planner.arrays import Array, exact_jobs, lay_out
+from hpcpipe.planner.cells import Cells
+from hpcpipe.planner.cuts import Cuts, changed
+from hpcpipe.planner.elements import Elements
+from hpcpipe.planner.lines import make_layers, make_lines
+from hpcpipe.planner.makespan import makespan
+from hpcpipe.planner.simulate import Job, simulate
+from hpcpipe.planner.sketch import find_pairs, sketch
 
 # Effort is counted in what takes about a microsecond.
 _EFFORT = 4_500_000

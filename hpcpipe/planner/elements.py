@@ -11,9 +11,9 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpcpipe.batch import Standing
 from hpcpipe.model import Resources
 from hpcpipe.plan import IN_FLIGHT, RUN, NodePlan, Plan, is_static
+from hpcpipe.planner.batch import Standing
 
 # What elements of one batch must share: resources, and whether sh or Python runs them.
 Place = tuple[Resources, bool]

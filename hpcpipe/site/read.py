@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from hpcpipe.errors import ConfigError, near
 from hpcpipe.site import Site
-from hpcpipe.sitevalues import shown
+from hpcpipe.site.values import shown
 
 if TYPE_CHECKING:
     from cattrs import Converter

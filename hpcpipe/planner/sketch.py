@@ -1,8 +1,8 @@
 """What arrays would come of cuts, found without a look at single elements.
 
-It is what `hpcpipe.arrays` makes of the same parts, but for two things, which a search can bear: a
-cell that is in several arrays is taken to wait, and to be waited for, as a whole; and elements are
-paired only where their layers are.
+It is what `hpcpipe.planner.arrays` makes of the same parts, but for two things, which a search can
+bear: a cell that is in several arrays is taken to wait, and to be waited for, as a whole; and
+elements are paired only where their layers are.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from hpcpipe.arrays import in_order
-from hpcpipe.cells import Chunk
-from hpcpipe.elements import Elements
 from hpcpipe.model import Capabilities
-from hpcpipe.simulate import Job
+from hpcpipe.planner.arrays import in_order
+from hpcpipe.planner.cells import Chunk
+from hpcpipe.planner.elements import Elements
+from hpcpipe.planner.simulate import Job
 
 # By a layer and one above it: which element needs which; at most one each way.
 Pairs = Mapping[tuple[int, int], Mapping[int, int]]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 from math import ceil
 
-from hpcpipe.cuts import Cuts
-from hpcpipe.elements import Elements
+from hpcpipe.planner.cuts import Cuts
+from hpcpipe.planner.elements import Elements
 
 _KEPT = 2_000_000  # of what chunks are made of; then they are forgotten, for memory's sake
 

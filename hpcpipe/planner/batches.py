@@ -3,10 +3,10 @@
 No scheduler is named here, only `Capabilities`. There are two ways:
 
 * a regular workflow, in which one mapping over axes says what waits for what, has few arrays that
-  keep its dependencies exactly: see `hpcpipe.exact`;
+  keep its dependencies exactly: see `hpcpipe.planner.exact`;
 * where there are none within the site's ``limits.calls``, or elements hold several tasks, arrays
   that wait for more than they need are searched for, such that it costs little time: see
-  `hpcpipe.coarse`.
+  `hpcpipe.planner.coarse`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
-from hpcpipe.arrays import make_batch
-from hpcpipe.batch import Batch, Limits
-from hpcpipe.coarse import coarsen
-from hpcpipe.elements import make_elements
-from hpcpipe.exact import make_exact
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import RUN, Plan
+from hpcpipe.planner.arrays import make_batch
+from hpcpipe.planner.batch import Batch, Limits
+from hpcpipe.planner.coarse import coarsen
+from hpcpipe.planner.elements import make_elements
+from hpcpipe.planner.exact import make_exact
 
 _LARGE = 300_000  # tasks of which a regular workflow is not searched
 _TINY = 100  # elements in an array, below which elements may have to hold several tasks

@@ -1,6 +1,6 @@
 """Where a graph may be cut: into layers by depth, and along lines by lineage.
 
-See `hpcpipe.coarse`, whose search these are made for.
+See `hpcpipe.planner.coarse`, whose search these are made for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from hpcpipe.elements import Elements
+from hpcpipe.planner.elements import Elements
 
 # Of the work, where a line is cut into blocks: evenly, and finely at the front.
 _SHARES = sorted({i / 48 for i in range(1, 49)} | {2 ** (-i / 2) for i in range(2, 16)})

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 from hpcpipe.model import Resources
-from hpcpipe.siteoptions import (
+from hpcpipe.site.options import (
     LSF,
     PBS,
     Drmaa,
@@ -24,8 +24,8 @@ from hpcpipe.siteoptions import (
     Slurm,
     Torque,
 )
-from hpcpipe.sitequeues import Cost, Queue, Step
-from hpcpipe.sitevalues import (
+from hpcpipe.site.queues import Cost, Queue, Step
+from hpcpipe.site.values import (
     Amount,
     Count,
     Date,

@@ -16,9 +16,9 @@ from typing import Any
 
 from hpcpipe.errors import ConfigError
 from hpcpipe.site import Queue, Site
-from hpcpipe.sitecheck import clashes
-from hpcpipe.sitefile import Layer, Machine, chain, choose
-from hpcpipe.siteread import read_site
+from hpcpipe.site.check import clashes
+from hpcpipe.site.file import Layer, Machine, chain, choose
+from hpcpipe.site.read import read_site
 
 _OF_ITSELF = frozenset(
     {"name", "description", "hosts", "detect", "extends", "as_of", "sources", "tried", "retires"}

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from hpcpipe.arrays import exact_jobs
-from hpcpipe.batch import Batch, Standing
-from hpcpipe.coarse import likely_cores
-from hpcpipe.elements import make_elements
 from hpcpipe.model import Capabilities
 from hpcpipe.plan import Plan
-from hpcpipe.simulate import Job, simulate
+from hpcpipe.planner.arrays import exact_jobs
+from hpcpipe.planner.batch import Batch, Standing
+from hpcpipe.planner.coarse import likely_cores
+from hpcpipe.planner.elements import make_elements
+from hpcpipe.planner.simulate import Job, simulate
 
 _LARGE = 300_000  # tasks whose exact dependencies are not simulated for comparison
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.probes.base import Found
-from hpcpipe.siteshow import bare, toml
+from hpcpipe.site.show import bare, toml
 
 _REMARK = 34  # column of the remarks
 _QUEUE_HINTS = """\

@@ -1,9 +1,9 @@
 """How long arrays would take: what the simulator says, for whoever asks thousands of times.
 
-It keeps the rules of `hpcpipe.simulate`, and goes from job to job where that goes from element to
-element. All elements of a job that can start at once are dealt out in one loop, to whichever core
-is free first, until a job before it in the order of preference can start some. When the last
-element of a job has started, its end is known.
+It keeps the rules of `hpcpipe.planner.simulate`, and goes from job to job where that goes from
+element to element. All elements of a job that can start at once are dealt out in one loop, to
+whichever core is free first, until a job before it in the order of preference can start some. When
+the last element of a job has started, its end is known.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from heapq import heappop, heappush, heapreplace
 from math import inf
 from operator import add
 
-from hpcpipe.simulate import Job, simulate
+from hpcpipe.planner.simulate import Job, simulate
 
 
 def makespan(jobs: Sequence[Job], cores: int, *, window: int | None = None) -> float:
     """Give the seconds that jobs take on so many cores; equals `simulate(…).makespan`.
 
-    An element that goes along with a job must have its namesake there, as in `hpcpipe.arrays`.
+    An element that goes along with a job must have its namesake there, as `arrays` lays it out.
     """
     sizes = {job.cpus for job in jobs}
     if len(sizes) != 1 or max(sizes) > cores:  # who fits where is another matter

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from hpcpipe.batch import Batch, Standing, Wait
-from hpcpipe.elements import Elements
 from hpcpipe.model import Capabilities
-from hpcpipe.simulate import Job
+from hpcpipe.planner.batch import Batch, Standing, Wait
+from hpcpipe.planner.elements import Elements
+from hpcpipe.planner.simulate import Job
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from hpcpipe.batch import Batch, Limits, Wait
 from hpcpipe.model import Capabilities, Resources
 from hpcpipe.plan import RUN, NodePlan, Plan, is_static
+from hpcpipe.planner.batch import Batch, Limits, Wait
 
 Chain = tuple[NodePlan, ...]
 

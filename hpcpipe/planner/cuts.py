@@ -1,6 +1,6 @@
 """How the layers of a graph are cut into parts: an order of blocks, and cuts in it.
 
-See `hpcpipe.coarse`, which searches for the cuts that cost little.
+See `hpcpipe.planner.coarse`, which searches for the cuts that cost little.
 """
 
 from __future__ import annotations
