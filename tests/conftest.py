@@ -31,6 +31,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("cluster", [one.param for one in able], indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests of one scheduler run one after the other, where several processes run tests."""
+    for item in items:
+        called = {mark.name for mark in item.iter_markers()}
+        called |= {part for part in item.name.partition("[")[2].rstrip("]").split("-")}
+        for dialect in DIALECTS:
+            if dialect.name in called:
+                one = "sge" if dialect.name == "drmaa" else dialect.name  # the same Grid Engine
+                item.add_marker(pytest.mark.xdist_group(one))
+
+
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """Each scheduler in turn, with a user's folder and environment."""

@@ -47,4 +47,5 @@ $as_user "$VENV/bin/mypy"
 export HPCPIPE_TEST_IPYPARALLEL_DIR="$VENV/ipyparallel"
 trap 'tests/clusters/ipyparallel.sh down; rm -rf "${copy:-}"' EXIT
 eval "$(PYTHON=$VENV/bin/python tests/clusters/ipyparallel.sh up)"
-PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"
+# Tests mostly wait, for a scheduler: those of several run side by side.
+PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest -n 6 --dist loadgroup "$@"

@@ -39,7 +39,7 @@ SLEEPING = """
         print("sleeping", n)
         time.sleep(600)
 
-    @task(cpus=1, memory="100M", time="10m")
+    @task(cpus=1, memory="120M", time="10m")  # unlike the first, lest the two be fused
     def wait(n):
         return n
 
