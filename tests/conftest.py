@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let tests of one scheduler run one after the other, where several processes run tests."""
     for item in items:
         called = {mark.name for mark in item.iter_markers()}
-        called |= {part for part in item.name.partition("[")[2].rstrip("]").split("-")}
+        called |= set(item.name.partition("[")[2].rstrip("]").split("-"))
         for dialect in DIALECTS:
             if dialect.name in called:
                 one = "sge" if dialect.name == "drmaa" else dialect.name  # the same Grid Engine
