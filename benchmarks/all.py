@@ -8,6 +8,7 @@ import big
 import local
 import measure
 import neuro
+import planner
 import startup
 import submit
 import worker
@@ -15,7 +16,7 @@ import worker
 
 def rows(size: int, rounds: int) -> Iterator[measure.Row | str]:
     """Measure what every script does, one after the other."""
-    for script in (startup, worker, submit, big, local, neuro):
+    for script in (startup, worker, submit, big, local, planner, neuro):
         yield from script.rows(size, rounds)
 
 

@@ -43,17 +43,26 @@ def make_batches(
     def pack(asked: Resources) -> int:
         return max(least, limits.pack_of(asked))
 
+    exact: tuple[Batch, ...] = ()
     if not plan.irregular and all(pack(plan.asked(node)) == 1 for node in plan.nodes.values()):
-        batches = make_exact(plan, capabilities, limits)
-        relaxed = any(wait.relaxed for batch in batches for wait in batch.waits)
-        if not relaxed or plan.count(RUN) > _LARGE:
-            return batches
+        exact = make_exact(plan, capabilities, limits)
+        # Where there are many nodes, tasks of several may share an array.
+        few = min(len(exact), len(plan.nodes)) <= limits.coarse_calls
+        if (few and not _relaxed(exact)) or plan.count(RUN) > _LARGE:
+            return exact
     graph = make_elements(plan, seconds(), fuse=True, pack=pack)
     if not len(graph):
         return ()
     calls = min(limits.coarse_calls, limits.calls)
     found = coarsen(graph, capabilities, size, calls=calls, slack=limits.slack, cores=limits.cores)
-    return tuple(make_batch(graph, one, capabilities) for one in found.arrays)
+    batches = tuple(make_batch(graph, one, capabilities) for one in found.arrays)
+    # Many exact arrays are better than few that wait for more, but for others as exact.
+    return exact if exact and not _relaxed(exact) and _relaxed(batches) else batches
+
+
+def _relaxed(batches: Sequence[Batch]) -> bool:
+    """Tell whether any batch waits for more than it needs."""
+    return any(wait.relaxed for batch in batches for wait in batch.waits)
 
 
 def _least_pack(plan: Plan, size: int, limits: Limits) -> int:

@@ -12,7 +12,7 @@ from hpcpipe.plan import Plan
 from hpcpipe.planner.arrays import exact_jobs
 from hpcpipe.planner.batch import Batch, Standing
 from hpcpipe.planner.coarse import likely_cores
-from hpcpipe.planner.elements import make_elements
+from hpcpipe.planner.elements import Elements, make_elements
 from hpcpipe.planner.simulate import Job, simulate
 
 _LARGE = 300_000  # tasks whose exact dependencies are not simulated for comparison
@@ -66,13 +66,17 @@ def predict(
         basis = "asked"
     graph = make_elements(plan, seconds, fuse=False)
     cores = cores or likely_cores(graph, (1.0,))[0]
-    took = {one: s for tasks, s in zip(graph.tasks, graph.seconds, strict=True) for one in tasks}
-    number = {node.node.name: at for at, node in enumerate(graph.nodes)}
-    jobs = [_job(batch, batches, number, took) for batch in batches]
-    gone = simulate(jobs, cores, window=can.window)
+    gone = simulate(jobs_of(batches, graph), cores, window=can.window)
     small = len(graph) <= _LARGE
     exact = simulate(exact_jobs(graph), cores).makespan if small else None
     return Prediction(cores, gone.makespan, exact, gone.core_seconds, basis)
+
+
+def jobs_of(batches: Sequence[Batch], graph: Elements) -> list[Job]:
+    """Give batches as the simulator takes them; the graph has each task as an element."""
+    took = {one: s for tasks, s in zip(graph.tasks, graph.seconds, strict=True) for one in tasks}
+    number = {node.node.name: at for at, node in enumerate(graph.nodes)}
+    return [_job(batch, batches, number, took) for batch in batches]
 
 
 def _job(
