@@ -177,7 +177,8 @@ class Bench:
         spelled = [line.format(**facts) for line in lines]
         head = "".join(f"{dialect.mark} {line}\n" for line in spelled)
         which = f"index={dialect.index if array else 0} nth=$((index - {first}))\n"
-        script = self.folder / "batches" / f"a script {len(self.calls)}.sh"
+        scripts = self.folder / "batches"  # not every scheduler makes a copy of a script
+        script = scripts / f"a script {len([*scripts.iterdir()])}.sh"
         begin = dialect.begin.format(log=f"logs/out{f'.{dialect.index}' if array else ''}")
         script.write_text(f"#!/bin/sh\n{head}{begin}{which}{dedent(body)}")
         script.chmod(0o700)

@@ -90,9 +90,12 @@ class Ipyparallel:
                     time=spec.time,
                     umask=umask,
                 )
-                before = [one for each in after for one in self._waited_for(each, index)]
+                ids = [one for each in after for one in self._waited_for(each, index)]
+                # One kind for all: where any end will do for some, the script's gate decides.
+                any_end = not all(each.well for each in after)
+                before = Dependency(ids, success=True, failure=any_end) if ids else []
                 label = f"hpcpipe {len(sent)} [{spec.array}] {token}"
-                with view.temp_flags(after=Dependency(before) if before else [], label=label):
+                with view.temp_flags(after=before, label=label):
                     sent += view.apply_async(run_element, element).msg_ids
             job = f"{sent[0]}[{spec.array}]" if spec.array else sent[0]
             if sent != [*_elements(job)]:
