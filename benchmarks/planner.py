@@ -219,7 +219,7 @@ def packs(folder: Path, tasks: int) -> Iterator[Row]:
     """Run tasks that do nothing, packed, on local processes: CPU of all there is to it."""
     pack = f"--pack={tasks // 20}"
     python = ("submit", pack, measure.NOOP)
-    shell = ("map", pack, "--name=noop", "--base-dir=runs", "--lines=lines", "--", "true")
+    shell = ("map", pack, "--name=noop", "--base-dir=runs", "--", "true", "::::", "lines")
     for what, words, goal in (("Python tasks", python, 2.0), ("commands", shell, 4.0)):
         new = measure.fresh(folder)
         (new / "lines").write_text("".join(f"{n}\n" for n in range(tasks)))

@@ -201,6 +201,8 @@ def hold(element: Element) -> None:
 
 def run_pack(file: TaskFile, job: str, attempt: str) -> int:
     """Run the tasks of a pack one after another; none stops for another that fails."""
+    import resource  # noqa: F401  or each child would load it anew
+
     first = Element(file, 0, job, attempt)
     hold(first)
     assert file.pack is not None
