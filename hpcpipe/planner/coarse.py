@@ -109,6 +109,7 @@ class _Search:
         least = self._cells[last].count(self._cells[last].split(self._first))
         # Where the size of arrays forces more, each layer may yet be cut once.
         self._calls = max(calls, least, least + min(len(layers), calls - len(layers)))
+        self._room = self._calls - least  # calls left for cuts
         self.cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
         exact = exact_jobs(graph)
         self._exact = [simulate(exact, cores).makespan or 1.0 for cores in self.cores]
@@ -125,7 +126,7 @@ class _Search:
         """Search: first patterns of cuts, then whatever makes the best of these better."""
         best = self._try(self._first, inf)
         assert best is not None
-        if max(best.costs) <= 1 + self._slack / 4:
+        if max(best.costs) <= 1 + self._slack / 4 or not self._room:
             return best
         tried = [best]
         for cuts in self._patterns():
