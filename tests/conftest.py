@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from contract.dialects import DIALECTS, LOCAL, SGE, SLURM
+from contract.dialects import DIALECTS, LOCAL, SLURM
 from contract.harness import Bench, Cluster, tried
 from fakes import FakeScheduler, Lab
 
-# The law is tried on every scheduler. Whole runs are on these; HPCPIPE_TEST_ALL=1 has them on all,
-# which takes two cores more than an hour.
-THOROUGH = (LOCAL, SLURM, SGE)
+# The law is tried on every scheduler. Whole runs are on these two; HPCPIPE_TEST_ALL=1 has them on
+# all, which takes two cores more than an hour.
+THOROUGH = (LOCAL, SLURM)
 EVERYWHERE = ("contract.test_law", "contract.test_gate")
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,17 +37,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__ not in EVERYWHERE and not os.environ.get("HPCPIPE_TEST_ALL"):
         able = [one for one in able if one in THOROUGH]
     metafunc.parametrize("cluster", [one.param for one in able], indirect=True)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests of one scheduler run one after the other, where several processes run tests."""
-    for item in items:
-        called = {mark.name for mark in item.iter_markers()}
-        called |= set(item.name.partition("[")[2].rstrip("]").split("-"))
-        for dialect in DIALECTS:
-            if dialect.name in called:
-                one = "sge" if dialect.name == "drmaa" else dialect.name  # the same Grid Engine
-                item.add_marker(pytest.mark.xdist_group(one))
 
 
 @pytest.fixture

@@ -47,5 +47,4 @@ $as_user "$VENV/bin/mypy"
 export HPCPIPE_TEST_IPYPARALLEL_DIR="$VENV/ipyparallel"
 trap 'tests/clusters/ipyparallel.sh down; rm -rf "${copy:-}"' EXIT
 eval "$(PYTHON=$VENV/bin/python tests/clusters/ipyparallel.sh up)"
-# Tests mostly wait, for a scheduler: those of several run side by side.
-PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest -n 2 --dist loadgroup "$@"
+PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"
