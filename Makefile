@@ -1,5 +1,5 @@
 # make demo    set up, and run the example on this machine's processes
-# make test    set up, and run all tests; as root on Debian also those on a real Slurm
+# make test    set up, and run all tests; as root on Debian also those on real schedulers
 # make docs    build the documentation into docs/_build
 # make bench   print the benchmarks' ratios; needs a Slurm, see benchmarks/README.rst
 PYTHON ?= python3
