@@ -160,7 +160,8 @@ def bare_script(path: Path, *words: str) -> Path:
 
 def jobs_of(run: Path) -> list[str]:
     """List the job ids of a run, in the order they were submitted."""
-    return list(Ledger(RunDir(run).ledger).read().jobs())
+    submissions = Ledger(RunDir(run).ledger).read().submissions.values()
+    return [one.job for one in submissions if one.job is not None]
 
 
 def wait_for(jobs: Sequence[str]) -> None:

@@ -45,16 +45,19 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
         return
     size = min(size, MOST)
     with measure.scratch() as folder:
-        handed, ended = [], []
+        handed: list[list[Use]] = []
+        ended: list[list[Use]] = []
         for plugin in ("hpcpipe", "SLURMGraph"):
             tools = measure.Tools(folder / f"{plugin}-bin", {})
-            taken, whole = run(plugin, folder / plugin, size, tools)
+            taken, all_ended = run(plugin, folder / plugin, size, tools)
             handed.append([taken])
-            ended.append([whole])
+            ended.append([all_ended])
             yield amount(f"{plugin}: calls of sbatch", tools.calls()["sbatch"], "×")
         count = f"2 × {size} nodes of nipype"
-        yield compare(f"{count} handed over, beside SLURMGraph", "wall", *handed, 1 / 3)
-        yield compare(f"{count} until all have ended, beside it", "wall", *ended, 1 / 4)
+        ours, theirs = handed
+        yield compare(f"{count} handed over, beside SLURMGraph", "wall", ours, theirs, 1 / 3)
+        ours, theirs = ended
+        yield compare(f"{count} until all have ended, beside it", "wall", ours, theirs, 1 / 4)
 
 
 def run(plugin: str, folder: Path, size: int, tools: measure.Tools) -> tuple[Use, Use]:

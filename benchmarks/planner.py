@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import exp, log
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def on_slurm(folder: Path, graphs: Sequence[Graph]) -> Iterator[Row | str]:
         )
         planned = make_plan(from_wfformat(graph.file, scale=scale))
         seconds = {name: node.node.seconds or () for name, node in planned.nodes.items()}
-        batches = make_batches(planned, CAN, Limits(1001, cores=SLOTS), lambda s=seconds: s)
+        batches = make_batches(planned, CAN, Limits(1001, cores=SLOTS), partial(dict, seconds))
         jobs = jobs_of(batches, make_elements(planned, seconds))
         told = simulate(jobs, SLOTS, window=CAN.window, latency=latency).makespan
         took = lasted(folder, env, graph.name, "submit", str(file))

@@ -11,8 +11,8 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.ledger import Submission
@@ -25,14 +25,13 @@ _WAIT = 20.0  # seconds that another client's answer is waited for, where there 
 _SINGLY = 200  # elements the accounting is asked for by name; more are asked for by their job
 
 
-@dataclass(eq=False)
-class Answer:
+class Answer(NamedTuple):
     """What the scheduler said last, as clients share it."""
 
-    asked: float = 0.0
-    live: dict[str, JobStatus] = field(default_factory=dict)
-    ended: dict[str, JobEnd] = field(default_factory=dict)
-    missing: dict[str, float] = field(default_factory=dict)  # first seen without an end or outcome
+    asked: float
+    live: Mapping[str, JobStatus]
+    ended: Mapping[str, JobEnd]
+    missing: Mapping[str, float]  # first seen without an end or outcome
     trouble: str = ""
 
 
@@ -136,7 +135,7 @@ def _ask(
         absent = {e for e in gone if e not in ended or ended[e].reason is None}
         missing = {e: at for e, at in answer.missing.items() if e in answer.ended}
         missing |= {e: answer.missing.get(e, now) for e in absent}
-        answer = Answer(now, live, answer.ended | ended | never, missing)
+        answer = Answer(now, live, {**answer.ended, **ended, **never}, missing)
     _write_answer(rundir, answer)
     return answer
 
@@ -152,7 +151,7 @@ def _jobs(submissions: Mapping[str, Submission], elements: Collection[str]) -> s
 def _read_answer(rundir: RunDir) -> Answer:
     plain = read_pickle(rundir.asked)
     if plain is None:
-        return Answer()
+        return Answer(0.0, {}, {}, {})
     asked, live, ended, missing, trouble = plain
     return Answer(
         asked,

@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ def folder_name(axes: Sequence[Axis], index: int) -> str:
     return "_".join(f"{axis.name}-{axis.labels[place]}" for axis, place in places(axes, index))
 
 
-@dataclass(frozen=True, eq=False)
-class Edge:
+class Edge(NamedTuple):
     """How a node's tasks need those of an upstream node: a mapping, not a list of pairs.
 
     Task *i* needs the upstream tasks ``base[i] + offset`` for every offset: one offset where

@@ -201,8 +201,7 @@ class JobEnd(NamedTuple):
     host: str = ""
 
 
-@dataclass(frozen=True)
-class After:
+class After(NamedTuple):
     """One dependency on an accepted job: start after it ended well.
 
     ``each`` pairs elements: element *i* starts after element *i* of ``job``. ``all`` waits for
@@ -216,8 +215,7 @@ class After:
     well: bool = True
 
 
-@dataclass(frozen=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a scheduler's arrays and dependencies can do; all that the planner knows of it."""
 
     arrays: bool = True

@@ -6,10 +6,10 @@ Light to read (no graph library, no site file), since every ``hpcpipe status`` b
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcpipe.axes import Axis, Edge, label
 from hpcpipe.errors import ResultError, UsageError, near
@@ -61,8 +61,7 @@ class NodeRecord:
         return f"{self.name}/{self.label(index)}" if self.axes else self.name
 
 
-@dataclass(frozen=True, eq=False)
-class BatchRecord:
+class BatchRecord(NamedTuple):
     """One batch: the keys of its tasks in order, and its array indices (None: a plain job).
 
     ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.planner.batch.Batch`; ``why``,
@@ -113,8 +112,7 @@ class BatchRecord:
         return f"packs/{self.id}.{position}.pack"
 
 
-@dataclass(frozen=True, eq=False)
-class RunRecord:
+class RunRecord(NamedTuple):
     """One run: what it planned, and all that is needed to ask about it without a site file."""
 
     run: int
@@ -184,7 +182,7 @@ def joined(
 
 def write_record(rundir: RunDir, record: RunRecord) -> None:
     """Keep a run's record, as plain values: no class of ours is named in the file."""
-    plain = {f.name: getattr(record, f.name) for f in fields(record)}
+    plain = record._asdict()
     plain["nodes"] = [
         (
             node.name,
@@ -198,7 +196,7 @@ def write_record(rundir: RunDir, record: RunRecord) -> None:
         for node in record.nodes.values()
     ]
     plain["batches"] = [
-        {**vars(batch), "resources": vars(batch.resources)} for batch in record.batches.values()
+        {**batch._asdict(), "resources": vars(batch.resources)} for batch in record.batches.values()
     ]
     write_pickle(rundir.plans / f"{record.run}.pkl", plain)
 

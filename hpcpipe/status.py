@@ -114,7 +114,7 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     answer = ask(rundir, record, unresolved, doubtful, fresh=fresh, now=now)
     if unresolved:  # again: a task that ended between the two looks has its outcome by now
         listings = rundir.list_all(record.nodes)
-    judge = _Judge(rundir, record, listings, places, answer, now)
+    judge = _Judge(rundir, record, listings, pending, places, answer, now)
     counts, tasks = judge.all()
     unbegun = record.batches.keys() - history.submissions.keys()
     left = len(history.adrift()) + len(history.held()) + len(unbegun)
@@ -123,25 +123,28 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     return Report(record, counts, tasks, asked, answer.trouble, adrift)
 
 
-def _pending(record: RunRecord, listings: Mapping[str, Listing]) -> dict[str, set[str]]:
-    """Keys of the tasks without a good outcome, by node."""
-    pending = {
+def _pending(record: RunRecord, listings: Mapping[str, Listing]) -> dict[str, dict[int, str]]:
+    """Indices and keys of the tasks without a good outcome, by node."""
+    return {
         name: {
-            key
-            for i in range(len(node))
-            if (key := node.key(i)) not in listings[name].good and i not in node.done
+            index: key
+            for index in range(len(node))
+            if (key := node.key(index)) not in listings[name].good and index not in node.done
         }
         for name, node in record.nodes.items()
     }
-    return {name: keys for name, keys in pending.items() if keys}
 
 
 def _places(
-    rundir: RunDir, history: History, record: RunRecord, pending: Mapping[str, set[str]]
+    rundir: RunDir,
+    history: History,
+    record: RunRecord,
+    pending: Mapping[str, Mapping[int, str]],
 ) -> dict[tuple[str, str], Place]:
     """Find where each pending task was submitted last."""
     places: dict[tuple[str, str], Place] = {}
-    if not pending:
+    keys = {name: {*tasks.values()} for name, tasks in pending.items() if tasks}
+    if not keys:
         return places
     # Imported here, as a run without pending tasks needs no scheduler at all.
     from hpcpipe.schedulers import make_scheduler
@@ -151,10 +154,10 @@ def _places(
         spell = make_scheduler(past.scheduler, past.options).element
         for batch in past.batches.values():
             submission = history.submissions.get(batch.id)
-            if submission is None or pending.keys().isdisjoint(batch.nodes):
+            if submission is None or keys.keys().isdisjoint(batch.nodes):
                 continue
             for node, key, index in batch.tasks():
-                if key in pending.get(node, ()):
+                if key in keys.get(node, ()):
                     before = places.get((node, key))
                     element = spell(submission.job, index) if submission.job else ""
                     # An intent that never became a job was no attempt.
@@ -171,6 +174,7 @@ class _Judge:
         rundir: RunDir,
         record: RunRecord,
         listings: Mapping[str, Listing],
+        pending: Mapping[str, Mapping[int, str]],
         places: Mapping[tuple[str, str], Place],
         answer: Answer,
         now: float,
@@ -178,6 +182,7 @@ class _Judge:
         self._rundir = rundir
         self._record = record
         self._listings = listings
+        self._pending = pending
         self._places = places
         self._answer = answer
         self._now = now
@@ -189,18 +194,16 @@ class _Judge:
         tasks: list[Task] = []
         for name, node in self._record.nodes.items():
             good = self._listings[name].good
-            count: Counter[State] = Counter()
-            self._bad[name] = {}
-            for index in range(len(node)):
-                if (key := node.key(index)) in good or index in node.done:
-                    count[State.DONE] += 1
-                    continue
-                task = self._judge(node, index, key)
-                count[task.state] += 1
-                tasks.append(task)
-                if task.state.bad:
-                    self._bad[name][index] = task.name
-            counts[name] = count
+            judged = {
+                index: self._judge(node, index, key)
+                for index, key in self._pending[name].items()
+                if key not in good
+            }
+            self._bad[name] = {i: task.name for i, task in judged.items() if task.state.bad}
+            counts[name] = Counter(task.state for task in judged.values())
+            if done := len(node) - len(judged):
+                counts[name][State.DONE] = done
+            tasks += judged.values()
         return counts, tasks
 
     def _judge(self, node: NodeRecord, index: int, key: str) -> Task:

@@ -22,16 +22,14 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus
 
 
-@dataclass(frozen=True, eq=False)
-class Done:
+class Done(NamedTuple):
     """What a command left behind."""
 
     argv: tuple[str, ...]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -260,7 +259,7 @@ def test_a_word_never_seen_is_unknown_and_kept(cluster: Cluster) -> None:
 
     def of_the_future(argv: Sequence[str], cwd: Path | None) -> Done:
         done = run_command(argv, cwd)
-        return replace(done, stdout=done.stdout.replace(held, odd))
+        return done._replace(stdout=done.stdout.replace(held, odd))
 
     bench = Bench(cluster, cluster.home / "run")
     job = bench.submit("exit 0", array=2, held=True)

@@ -136,7 +136,8 @@ class Spool:
         (draft / "script").write_bytes(script)
         # Only so can the umask be read without changing it under other threads.
         spec = replace(spec, umask=0o777 & ~(draft / "script").stat().st_mode)
-        (draft / "job.json").write_text(json.dumps(asdict(spec)), "ascii")
+        plain = asdict(spec) | {"after": [after._asdict() for after in spec.after]}
+        (draft / "job.json").write_text(json.dumps(plain), "ascii")
         pairs = b"\0".join(b"=".join(pair) for pair in environment.items())
         (draft / "environment").touch(0o600)
         (draft / "environment").write_bytes(pairs)
