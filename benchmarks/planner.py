@@ -175,7 +175,7 @@ def on_slurm(folder: Path, graphs: Sequence[Graph]) -> Iterator[Row | str]:
     site = folder / "slots.toml"
     site.write_text(f'extends = "{measure.SITE}"\n[limits]\ncores = {SLOTS}\n')
     env = {"HPCPIPE_SITE": str(site)}
-    naps = ("map", "--name=nap", "--base-dir=runs", "--", "sleep", "1", ":::")
+    naps = ("map", "--name=nap", "--base-dir=runs", "--", "sh", "-c", "sleep 1", ":::")
     per = 10
     flat = lasted(folder, env, "nap", *naps, *map(str, range(per * SLOTS)))
     latency = max(0.0, flat / per - 1)
