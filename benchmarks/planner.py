@@ -54,11 +54,13 @@ tasks = int(sys.argv[1])
 dice, graph = random.Random(0), networkx.DiGraph()
 for task in range(tasks):
     graph.add_node(task, seconds=1 + dice.expovariate(1 / 60))
-while graph.number_of_edges() < 3 * tasks:
+edges = set()
+while len(edges) < 3 * tasks:
     first = dice.randrange(tasks)
     last = first + 1 + int(dice.expovariate(30 / tasks))
     if last < tasks:
-        graph.add_edge(first, last)
+        edges.add((first, last))
+graph.add_edges_from(sorted(edges))
 workflow = from_networkx(graph, "irregular")
 seconds = {name: node.seconds for name, node in workflow.nodes.items()}
 began = time.process_time()

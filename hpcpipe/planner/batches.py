@@ -19,7 +19,7 @@ from hpcpipe.plan import RUN, Plan
 from hpcpipe.planner.arrays import make_batch
 from hpcpipe.planner.batch import Batch, Limits
 from hpcpipe.planner.coarse import coarsen
-from hpcpipe.planner.elements import make_elements
+from hpcpipe.planner.elements import Elements, make_elements
 from hpcpipe.planner.exact import make_exact
 
 _LARGE = 300_000  # tasks of which a regular workflow is not searched
@@ -50,7 +50,7 @@ def make_batches(
         few = min(len(exact), len(plan.nodes)) <= limits.coarse_calls
         if (few and not _relaxed(exact)) or plan.count(RUN) > _LARGE:
             return exact
-    graph = make_elements(plan, seconds(), fuse=True, pack=pack)
+    graph = _elements(plan, seconds(), pack)
     if not len(graph):
         return ()
     calls = min(limits.coarse_calls, limits.calls)
@@ -58,6 +58,28 @@ def make_batches(
     batches = tuple(make_batch(graph, one, capabilities) for one in found.arrays)
     # Many exact arrays are better than few that wait for more, but for others as exact.
     return exact if exact and not _relaxed(exact) and _relaxed(batches) else batches
+
+
+def _elements(
+    plan: Plan, seconds: Mapping[str, Sequence[float]], pack: Callable[[Resources], int]
+) -> Elements:
+    """Make elements of what has to run; chains of tasks are one, where that costs no time.
+
+    An element that is longer than its like keeps all waiting that waits for the whole of them.
+    """
+    fused = make_elements(plan, seconds, fuse=True, pack=pack)
+    if not any(len(tasks) > 1 for tasks in fused.tasks):
+        return fused
+    single = make_elements(plan, seconds, fuse=False, pack=pack)
+    return fused if _by_level(fused) <= 1.01 * _by_level(single) else single
+
+
+def _by_level(graph: Elements) -> float:
+    """Say how long it takes if all of one depth wait for all of the one above, in seconds."""
+    longest: dict[int, float] = {}
+    for depth, seconds in zip(graph.depth, graph.seconds, strict=True):
+        longest[depth] = max(seconds, longest.get(depth, 0.0))
+    return sum(longest.values())
 
 
 def _relaxed(batches: Sequence[Batch]) -> bool:

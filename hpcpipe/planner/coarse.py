@@ -20,7 +20,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
-from math import inf, sqrt
+from math import cbrt, inf
 
 from hpcpipe.model import Capabilities
 from hpcpipe.planner.arrays import Array, exact_jobs, lay_out
@@ -240,8 +240,8 @@ class _Search:
 
 
 def _mark(costs: Sequence[float]) -> float:
-    """Weigh costs: the root of the mean square of what they are above 1, so the worst the most."""
-    return 1 + sqrt(sum(max(0.0, cost - 1) ** 2 for cost in costs) / len(costs))
+    """Weigh costs: the cube root of the mean cube of what they are above 1, so the worst most."""
+    return 1 + cbrt(sum([max(0.0, cost - 1) ** 3 for cost in costs]) / len(costs))
 
 
 def likely_cores(graph: Elements, shares: Sequence[float] = _SHARES) -> list[int]:
