@@ -123,7 +123,7 @@ def _memory(row: Row) -> int | None:
 
 
 def read_log(path: str) -> Sequence[Row] | None:
-    """Read the ads, as far as they tell of an end, out of an event log.
+    """Read how jobs ended out of an event log, as ads.
 
     None where there is no such log, or nothing to read it with.
     """
@@ -136,10 +136,11 @@ def read_log(path: str) -> Sequence[Row] | None:
 
 
 def _ended(events: Iterable[Any]) -> Iterator[Row]:
-    """Turn events, as of one log, into ads of the jobs that have ended and are a DAG's."""
+    """Turn the events of a log into ads of the jobs that have ended."""
     ads: dict[tuple[int, int], dict[str, Any]] = {}
     for event in events:
-        ad = ads.setdefault((event.cluster, event.proc), {})
+        job = {"ClusterId": event.cluster, "ProcId": event.proc, "DAGNodeName": ""}
+        ad = ads.setdefault((event.cluster, event.proc), job)
         kind = int(event.type)
         if kind == _SUBMIT:
             # "DAG Node: n1", and in later versions [ DAGNodeName = "n1"; … ]
@@ -161,4 +162,4 @@ def _ended(events: Iterable[Any]) -> Iterator[Row]:
             }
         if "JobStatus" in ad and "began" in ad:
             ad.setdefault("RemoteWallClockTime", event.timestamp - ad["began"])
-    yield from (ad for ad in ads.values() if "JobStatus" in ad and ad.get("DAGNodeName"))
+    yield from (ad for ad in ads.values() if "JobStatus" in ad)

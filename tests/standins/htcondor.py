@@ -1,6 +1,6 @@
 """HTCondor 25.14 in miniature: condor_submit, _submit_dag, _q, _history, _rm, _hold, _release.
 
-DAGMan is no process here: whoever holds the lock does what it would do. Its parser is in dagfile.
+DAGMan is no process here: whoever holds the lock does what it would do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ class DagMan:
         nodes: dict[str, dagfile.Node] = facts["nodes"]
         again = True
         while again:
-            again = any([self._step(nodes, name) for name in nodes])
+            again = sum(self._step(nodes, name) for name in nodes) > 0  # each of them
         if all(node.state in ("done", "failed", "futile") for node in nodes.values()):
             self._over(int(any(node.state != "done" for node in nodes.values())))
 
@@ -367,7 +366,7 @@ def _act(argv: list[str], verb: str, done: str, act: Callable[[Pool, State, Job]
                 if found:
                     print(f"All {what} have been {done}")
                 else:
-                    status = refuse(f"Couldn't find/{verb} all {what}", 1)
+                    status = refuse(f"\nCouldn't find/{verb} all {what}", 1)
         return status
 
     return answered(run, argv)

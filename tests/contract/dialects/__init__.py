@@ -15,7 +15,16 @@ from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
 __all__ = [
-    *("DIALECTS", "DRMAA", "FLUX", "HTCONDOR", "LOCAL", "LSF", "PBS", "SGE", "SLURM", "TORQUE"),
+    "DIALECTS",
+    "DRMAA",
+    "FLUX",
+    "HTCONDOR",
+    "LOCAL",
+    "LSF",
+    "PBS",
+    "SGE",
+    "SLURM",
+    "TORQUE",
     "Dialect",
 ]
 

@@ -67,6 +67,7 @@ HTCONDOR = Dialect(
         "condor_history",
         "condor_release",
         "condor_rm",
-    ),  # fmt: skip
+    ),
+    many=300,  # each a job to the stand-in, which goes through all of them at each end
     words=('"JobStatus": 5', '"JobStatus": 99'),
 )
