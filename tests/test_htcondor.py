@@ -1,5 +1,5 @@
-"""HTCondor: its adapter against what 25.14 printed (tests/golden/outputs/htcondor), and the DAG that
-it writes against what DAGMan's manual says."""
+"""HTCondor: its adapter against what 25.14 printed (tests/golden/outputs/htcondor), and the DAG it
+writes against what DAGMan's manual says."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> N
     }
     assert [name for name, node in nodes.items() if node.noop] == ["n0", "n1"]
     assert (tmp_path / "batches/a-3.sub").read_text() == (
-        "universe = vanilla\nexecutable = batches/a-3.sh\nrequest_cpus = 2\nqueue\n"
+        "universe = vanilla\nexecutable = batches/a-3.sh\n"
+        "periodic_remove = JobStatus == 5 && member(HoldReasonCode, {34, 46, 47, 102})\n"
+        "request_cpus = 2\nqueue\n"
     )
 
 
@@ -200,7 +202,7 @@ def test_what_a_removed_dag_never_began_was_cancelled(tmp_path: Path) -> None:
 def test_a_description_that_htcondor_refuses_is_not_put_into_a_dag(tmp_path: Path) -> None:
     words = (OUTPUTS / "condor_submit_baddir.err").read_text()
     adapter, ran = htcondor(Done(("condor_submit",), 1, "", words))
-    with pytest.raises(SchedulerError, match="^ERROR: No such directory: /nonexistent/dir"):
+    with pytest.raises(SchedulerError, match=r"^ERROR: No such directory: /nonexistent/dir"):
         adapter.submit(script(tmp_path, "a-1"), token="t")
     assert len(ran) == 1
 

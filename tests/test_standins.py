@@ -137,5 +137,26 @@ def test_what_htcondor_holds_for_its_time_is_told_and_removed_and_the_rest_goes_
         [failed] = report["failures"]
         assert (failed["state"], failed["reason"]) == ("failed", "time limit")
         assert report["nodes"]["it"] == {"all": 2, "done": 1, "failed": 1}
-        constraint = ("-json", "-attributes", "ClusterId", "-constraint", "ClusterId == ClusterId")
-        assert typed(tmp_path, "htcondor", shlex.join(("condor_q", *constraint))).stdout == "\n"
+        until(lambda: not _in_htcondors_queue(tmp_path), seconds=20)
+
+
+def test_what_htcondor_cannot_start_is_held_and_status_says_why_and_clears_it(
+    tmp_path: Path,
+) -> None:
+    with tried(HTCONDOR, tmp_path) as cluster:
+        site = Path(HTCONDOR.site).read_text()
+        cluster.write("site.toml", site + '[htcondor]\noptions = ["output = /nonexistent/x"]\n')
+        words = ("--site", "./site.toml", "--base-dir", "runs", "--name", "it")
+        cluster.hpcpipe("map", *words, "--", "echo", ":::", "1", "2")
+        failures = cluster.finish()["failures"]
+        assert {(one["state"], one["reason"]) for one in failures} == {
+            ("failed", "could not be started")
+        }
+        why = "Failed to open '/nonexistent/x' as standard output: No such file or directory"
+        assert all(why in one["error"] for one in failures)
+        until(lambda: not _in_htcondors_queue(tmp_path), seconds=20)
+
+
+def _in_htcondors_queue(folder: Path) -> str:
+    words = "condor_q -json -attributes ClusterId -constraint 'ClusterId == ClusterId'"
+    return typed(folder, "htcondor", words).stdout.strip()

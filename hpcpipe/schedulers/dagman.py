@@ -11,6 +11,7 @@ failure is put out by a POST script that is always content: what comes after loo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcpipe.model import JobStatus, State
-from hpcpipe.rundir import write_whole
 
 # What the PRE script says: go on (0), skip the node, or ask again after so many seconds.
 _SKIP, _DEFER, _SECONDS = 1, 2, 10
@@ -40,6 +40,9 @@ _ENDED = ("JOB_SUCCESS", "JOB_FAILURE", "PRE_SCRIPT_FAILURE", "POST_SCRIPT_TERMI
 
 
 _MARK = "#HTCONDOR "
+# What exceeded its memory or time is held. A task that could still tell of it is asked about no
+# more, so that nobody would find it there.
+_REMOVE = "periodic_remove = JobStatus == 5 && member(HoldReasonCode, {34, 46, 47, 102})"
 _TOKEN = "# batch "
 
 
@@ -62,11 +65,22 @@ def describe(script: Path) -> Description:
     lines = script.read_text("utf-8", "surrogateescape").splitlines()
     said = [line.removeprefix(_MARK) for line in lines if line.startswith(_MARK)]
     macros = dict(re.findall(r"^hpcpipe_(\w+) *= *(.*)$", "\n".join(said), re.M))
-    ours = ["universe = vanilla", f"executable = {script.parent.name}/{script.name}"]
+    ours = ["universe = vanilla", f"executable = {script.parent.name}/{script.name}", _REMOVE]
     text = "\n".join((*ours, *said, "queue", ""))
-    write_whole(script.parents[1] / path, text.encode("utf-8", "surrogateescape"))
+    _write_whole(script.parents[1] / path, text)
     array = macros.get("array")
     return Description(path, array and [*_indices(array)], macros.get("throttle", ""))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it there: DAGMan, or a killed client, is never left
+    with half of one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _indices(array: str) -> Iterator[int]:
@@ -155,7 +169,7 @@ class Dag:
             return ""
 
     def _write(self, suffix: str, text: str) -> None:
-        write_whole(Path(f"{self.stem}.{suffix}"), text.encode("utf-8", "surrogateescape"))
+        _write_whole(Path(f"{self.stem}.{suffix}"), text)
 
     @cached_property
     def tokens(self) -> Mapping[str, str]:

@@ -15,10 +15,11 @@ Oddities worth knowing:
   has submitted it, which ``condor_q -nobatch -dag`` shows.
 * All that is held together is let go together.
 * DAGMan starts what comes after a failure, too, since jobs that any end will do for are among it.
-* What waits for a job of an earlier submission has DAGMan run a script every ten seconds, which looks
-  whether that has ended.
-* *Held* is what becomes of a job that cannot be started, or exceeds its time or memory: it stays
-  until somebody looks. The next ``status`` says why, and removes it.
+* What waits for a job of an earlier submission has DAGMan run a script every ten seconds, which
+  looks whether that has ended.
+* *Held* is what becomes of a job that cannot be started, and stays until somebody looks: the next
+  ``status`` says why, and removes it. So is what exceeds its time or memory; that, HTCondor is told
+  to remove by itself (``periodic_remove``).
 * ``condor_submit_dag`` looks at no submit description, so that of each batch is tried first.
 * There are no queues: one in the site file is some options, and its name is told to nobody.
 * Nothing is transferred: nodes must share the filesystem, under one ``FileSystemDomain``. A job

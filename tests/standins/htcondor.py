@@ -25,8 +25,9 @@ KNOWN = {
     *("universe", "executable", "arguments", "output", "error", "log", "initialdir", "hold"),
     *("should_transfer_files", "request_cpus", "request_memory", "request_disk", "request_gpus"),
     *("require_gpus", "allowed_execute_duration", "requirements", "concurrency_limits"),
-    *("accounting_group", "environment", "getenv", "notify_user", "priority"),
+    *("accounting_group", "environment", "getenv", "notify_user", "priority", "periodic_remove"),
 }
+HOLDS = ("time", "memory", "output")  # causes of an end for which a job stays, held
 HELD = "submitted on hold at user's request", 15
 Ad = dict[str, Any]
 
@@ -62,6 +63,10 @@ class Pool(Engine):
 
     def _move_on(self, state: State, lock: int) -> None:
         for job in [*state.jobs.values()]:
+            rule = job.facts.get("rule")
+            if rule and job.all_are("ended") and in_queue(job) and compiled(rule)(_ad(job)):
+                said = f"The job attribute PeriodicRemove expression '{rule}' evaluated to TRUE"
+                job.facts["removed"] = said
             if "file" in job.facts and not job.held and job.all_are("waiting"):
                 DagMan(state, job).move_on()
         super()._move_on(state, lock)
@@ -84,7 +89,7 @@ def in_queue(job: Job) -> bool:
     (element,) = job.elements.values()
     if element.state != "ended":
         return True
-    return element.cause in ("time", "memory") and "removed" not in job.facts
+    return element.cause in HOLDS and "removed" not in job.facts
 
 
 class DagMan:
@@ -169,7 +174,7 @@ class DagMan:
             node.began = True
             said = f"Job executing on host: <127.0.0.1:9618>\n\tSlotName: {HOST}"
             self._event(1, said, job, element.started)
-        if element.state == "ended" and element.cause in ("time", "memory") and not node.held:
+        if element.state == "ended" and element.cause in HOLDS and not node.held:
             node.held = True
             why, code = hold_reason(job, element)
             self._event(12, f"Job was held.\n\t{why}\n\tCode {code} Subcode 0", job)
@@ -221,6 +226,9 @@ USAGE = "".join(
 
 def hold_reason(job: Job, element: Element) -> tuple[str, int]:
     """Say why a job is held, and by which code."""
+    if element.cause == "output":
+        why = "as standard output: No such file or directory (errno 2)"
+        return f"Error from {HOST}: Failed to open '{job.output}' {why}", 7
     if element.cause == "time":
         limit = int(job.limit or 0)
         return f"The job exceeded allowed execute duration of {limit // 60:02}:{limit % 60:02}", 47
@@ -259,15 +267,19 @@ def describe(file: Path, macros: Mapping[str, str], cwd: Path) -> Job:
         why = "No such file or directory"
         raise Refused(f"\nERROR: Can't access executable file {executable}: {why}")
     limit = said.get("allowed_execute_duration")
-    return Job(
+    job = Job(
         0, file.stem, b"", folder, {}, None,
         cpus=int(said.get("request_cpus", "1")),
         memory=int(said["request_memory"]) if "request_memory" in said else None,
         limit=float(limit) if limit else None,
         held=said.get("hold", "false").lower() == "true",
         output=str(Path(folder, said.get("output", "/dev/null"))),
-        facts={"executable": str(executable), "ad": ad},
+        facts={"executable": str(executable), "ad": ad, "rule": said.get("periodic_remove")},
     )  # fmt: skip
+    if not Path(job.output).parent.is_dir():  # which is found out when it is to start
+        (element,) = job.elements.values()
+        element.state, element.cause, element.ended = "ended", "output", time.time()
+    return job
 
 
 def answered(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -425,7 +437,7 @@ def _ad(job: Job) -> Ad:
         wall = float(int(element.ended) - int(element.started))
         ad |= {"RemoteWallClockTime": wall, "ResidentSetSize": element.memory << 10}
         ad["MemoryUsage"] = "\\/Expr(((ResidentSetSize + 1023) / 1024))\\/"
-    if element.cause in ("time", "memory"):
+    if element.cause in HOLDS:
         why, code = hold_reason(job, element)
         ad |= {"JobStatus": 5, "HoldReason": why, "HoldReasonCode": code}
     elif element.code is not None and element.code < 0:
