@@ -130,7 +130,7 @@ def _ask(
         answer = Answer(now, {}, answer.ended, answer.missing, str(error))
     else:
         ended = {element: ended[element] for element in gone if element in ended}
-        never = {e: JobEnd(_said(one), Reason.START) for e, one in stuck.items()}
+        never = {e: JobEnd(_said(one), one.reason) for e, one in stuck.items()}
         # Ended well, by the accounting: then it is the outcome that is missing.
         absent = {e for e in gone if e not in ended or ended[e].reason is None}
         missing = {e: at for e, at in answer.missing.items() if e in answer.ended}
@@ -171,7 +171,7 @@ def _status(state: str, native: str, why: str) -> JobStatus:
 
 
 def _write_answer(rundir: RunDir, answer: Answer) -> None:
-    live = {e: (str(state), native, why) for e, (state, native, why) in answer.live.items()}
+    live = {e: (str(one.state), one.native, one.why) for e, one in answer.live.items()}
     ended = {
         e: (native, reason and str(reason), *facts)
         for e, (native, reason, *facts) in answer.ended.items()

@@ -177,12 +177,14 @@ class JobStatus(NamedTuple):
     """What the queue says of one job or element, with the scheduler's own word and reason.
 
     ``State.BLOCKED`` is of what is queued and can never start, since what it waits for went wrong;
-    ``State.FAILED`` of what can never start by itself, and stays there unless it is cancelled.
+    ``State.FAILED`` of what can never start by itself, for this reason, and stays there unless it
+    is cancelled.
     """
 
     state: State
     native: str
     why: str = ""
+    reason: Reason = Reason.START
 
 
 class JobEnd(NamedTuple):

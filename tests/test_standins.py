@@ -9,16 +9,21 @@ from getpass import getuser
 from pathlib import Path
 
 import pytest
-from contract.dialects import PBS
+from contract.dialects import HTCONDOR, PBS
 from contract.harness import tried, until
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "golden" / "outputs"
 REFUSALS = {
     f"{scheduler}-{name}": (scheduler, name, int(status), line)
-    for scheduler in ("pbs", "torque", "flux")
+    for scheduler in ("pbs", "torque", "flux", "htcondor")
     for row in (SAMPLES / scheduler / "refusals.tsv").read_text().splitlines()
     for name, status, line in [row.split("\t")]
+}
+DESCRIPTIONS = {
+    "baddir": "executable = /bin/true\ninitialdir = /nonexistent/dir",
+    "nullexe": "request_cpus = 1",
+    "nosuch": "executable = /no/such/prog",
 }
 
 
@@ -27,6 +32,10 @@ def run(tmp_path: Path) -> Path:
     """A folder with the scripts that the samples were taken with."""
     for name in ("hello.sh", "ts.sh"):
         (tmp_path / name).write_text("#!/bin/sh\nexit ${EXIT:-0}\n")
+    for name, text in DESCRIPTIONS.items():
+        (tmp_path / f"{name}.sub").write_text(f"{text}\nqueue\n")
+    for name in ("", *(f".{end}" for end in ("condor.sub", "lib.out", "lib.err", "dagman.log"))):
+        (tmp_path / f"ok.dag{name}").touch()
     (tmp_path / "standin").mkdir()
     return tmp_path
 
@@ -115,3 +124,39 @@ def test_a_job_too_big_for_the_cluster_is_named_and_cleared(tmp_path: Path) -> N
         cluster.hpcpipe(*words, "--cpus", "1", "--", "echo", ":::", "a")
         assert cluster.finish()["nodes"] == {"it": {"all": 1, "done": 1}}
         assert not typed(tmp_path, "pbs", f"qselect -u {getuser()}").stdout
+
+
+def test_what_htcondor_holds_for_its_time_is_told_and_removed_and_the_rest_goes_on(
+    tmp_path: Path,
+) -> None:
+    with tried(HTCONDOR, tmp_path) as cluster:
+        script = "[ {n} = 1 ] || sleep 60"
+        words = ("map", "--base-dir", "runs", "--name", "it", "--time", "2s", "--", "sh", "-c")
+        cluster.hpcpipe(*words, script.replace("{n}", "{}"), ":::", "1", "2")
+        report = cluster.finish()
+        [failed] = report["failures"]
+        assert (failed["state"], failed["reason"]) == ("failed", "time limit")
+        assert report["nodes"]["it"] == {"all": 2, "done": 1, "failed": 1}
+        until(lambda: not _in_htcondors_queue(tmp_path), seconds=20)
+
+
+def test_what_htcondor_cannot_start_is_held_and_status_says_why_and_clears_it(
+    tmp_path: Path,
+) -> None:
+    with tried(HTCONDOR, tmp_path) as cluster:
+        site = Path(HTCONDOR.site).read_text()
+        cluster.write("site.toml", site + '[htcondor]\noptions = ["output = /nonexistent/x"]\n')
+        words = ("--site", "./site.toml", "--base-dir", "runs", "--name", "it")
+        cluster.hpcpipe("map", *words, "--", "echo", ":::", "1", "2")
+        failures = cluster.finish()["failures"]
+        assert {(one["state"], one["reason"]) for one in failures} == {
+            ("failed", "could not be started")
+        }
+        why = "Failed to open '/nonexistent/x' as standard output: No such file or directory"
+        assert all(why in one["error"] for one in failures)
+        until(lambda: not _in_htcondors_queue(tmp_path), seconds=20)
+
+
+def _in_htcondors_queue(folder: Path) -> str:
+    words = "condor_q -json -attributes ClusterId -constraint 'ClusterId == ClusterId'"
+    return typed(folder, "htcondor", words).stdout.strip()

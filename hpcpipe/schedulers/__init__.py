@@ -18,6 +18,7 @@ REGISTRY = {
     "torque": "Torque",
     "lsf": "LSF",
     "flux": "Flux",
+    "htcondor": "HTCondor",
     "oar": "Oar",
     "ipyparallel": "Ipyparallel",
 }

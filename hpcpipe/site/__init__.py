@@ -16,6 +16,7 @@ from hpcpipe.site.options import (
     PBS,
     Drmaa,
     Flux,
+    HTCondor,
     Ipyparallel,
     Local,
     Oar,
@@ -52,6 +53,7 @@ __all__ = [
     "Drmaa",
     "Environment",
     "Flux",
+    "HTCondor",
     "Ipyparallel",
     "Limits",
     "Local",
@@ -227,6 +229,7 @@ class Site:
     torque: Torque = field(default_factory=Torque)
     lsf: LSF = field(default_factory=LSF)
     flux: Flux = field(default_factory=Flux)
+    htcondor: HTCondor = field(default_factory=HTCondor)
     oar: Oar = field(default_factory=Oar)
     ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
     local: Local = field(default_factory=Local)

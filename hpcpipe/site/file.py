@@ -13,7 +13,14 @@ from typing import Any
 from hpcpipe.errors import ConfigError, near
 
 # A command that only one scheduler has, and the shipped site for it.
-_TELLING = {"sbatch": "slurm", "qconf": "sge", "oarsub": "oar", "bsub": "lsf", "flux": "flux"}
+_TELLING = {
+    "sbatch": "slurm",
+    "qconf": "sge",
+    "oarsub": "oar",
+    "bsub": "lsf",
+    "flux": "flux",
+    "condor_submit_dag": "htcondor",
+}
 # Several have a `qstat`; what each says of its version begins so.
 _QSTATS = {"pbs_version": "pbs", "Version:": "torque"}
 

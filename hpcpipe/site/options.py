@@ -12,7 +12,19 @@ from typing import Annotated, Literal
 from hpcpipe.site.values import Count, Flag, Line, Memory, Name, Text, Variable, one_of
 
 Scheduler = Annotated[
-    Literal["local", "slurm", "sge", "drmaa", "oar", "ipyparallel", "pbs", "torque", "lsf", "flux"],
+    Literal[
+        "local",
+        "slurm",
+        "sge",
+        "drmaa",
+        "oar",
+        "ipyparallel",
+        "pbs",
+        "torque",
+        "lsf",
+        "flux",
+        "htcondor",
+    ],
     one_of(
         "local",
         "slurm",
@@ -24,6 +36,7 @@ Scheduler = Annotated[
         "torque",
         "lsf",
         "flux",
+        "htcondor",
         kind="scheduler",
     ),
 ]
@@ -135,3 +148,12 @@ class Flux:
     """What only Flux knows."""
 
     options: Annotated[tuple[Line, ...], 'More options for every job: "--requires=gpu".'] = ()
+
+
+@dataclass(frozen=True)
+class HTCondor:
+    """What only HTCondor knows."""
+
+    options: Annotated[
+        tuple[Line, ...], 'More lines of every submit description: "getenv = PATH".'
+    ] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contract.dialects.base import Dialect
 from contract.dialects.flux import FLUX
+from contract.dialects.htcondor import HTCONDOR
 from contract.dialects.ipyparallel import IPYPARALLEL
 from contract.dialects.local import LOCAL
 from contract.dialects.lsf import LSF
@@ -13,6 +14,18 @@ from contract.dialects.sge import DRMAA, SGE
 from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
-__all__ = ["DIALECTS", "DRMAA", "FLUX", "LOCAL", "LSF", "PBS", "SGE", "SLURM", "TORQUE", "Dialect"]
+__all__ = [
+    "DIALECTS",
+    "DRMAA",
+    "FLUX",
+    "HTCONDOR",
+    "LOCAL",
+    "LSF",
+    "PBS",
+    "SGE",
+    "SLURM",
+    "TORQUE",
+    "Dialect",
+]
 
-DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX)
+DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX, HTCONDOR)

@@ -1,0 +1,214 @@
+"""HTCondor.
+
+Commands: ``condor_submit -dry-run``, ``condor_submit_dag``, ``condor_q -json``, ``condor_history
+-json``, ``condor_release``, ``condor_rm``. Written against HTCondor 25.14: samples of what it
+printed, its manual, and a stand-in for its commands that keeps to them. Not tried on a real one.
+
+Site keys: ``[htcondor] options``, extra ``#HTCONDOR`` lines of the submit description, passed
+through whole.
+
+Oddities worth knowing:
+
+* HTCondor itself knows no dependencies, only DAGMan does. A submission is one DAG, whose DAGMan job
+  is handed over held; nodes are added to the file until it is let go. A job's id here is the DAG's
+  cluster and a node, ``19/n2``; of an element ``19/n2_7``. Each is a cluster of its own once DAGMan
+  has submitted it, which ``condor_q -nobatch -dag`` shows.
+* All that is held together is let go together.
+* DAGMan starts what comes after a failure, too, since jobs that any end will do for are among it.
+* What waits for a job of an earlier submission has DAGMan run a script every ten seconds, which
+  looks whether that has ended.
+* *Held* is what becomes of a job that cannot be started, and stays until somebody looks: the next
+  ``status`` says why, and removes it. So is what exceeds its time or memory; that, HTCondor is told
+  to remove by itself (``periodic_remove``).
+* ``condor_submit_dag`` looks at no submit description, so that of each batch is tried first.
+* There are no queues: one in the site file is some options, and its name is told to nobody.
+* Nothing is transferred: nodes must share the filesystem, under one ``FileSystemDomain``. A job
+  finds nothing of its submitter's environment; ``getenv`` is the option for that.
+* How a job ended is in the event log of its DAG, which is read where HTCondor's bindings are
+  installed (``hpcpipe[htcondor]``) and the DAG is in the queue; else the history is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from hpcpipe.errors import SchedulerError
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason
+from hpcpipe.schedulers import jobads
+from hpcpipe.schedulers.base import CommandScheduler, Done, Run, run_command
+from hpcpipe.schedulers.dagman import Dag, Wait, describe
+from hpcpipe.schedulers.jobads import cluster_of, job_of
+
+T = TypeVar("T")
+
+_UNREACHABLE = (
+    r"(?i)can't find address|failed to (connect|fetch ads)|unable to (locate|contact)"
+    r"|communication error|(CEDAR|SECMAN):\d+"
+)
+
+
+class HTCondor(CommandScheduler):
+    """HTCondor by its command line tools, and DAGMan."""
+
+    name: ClassVar[str] = "htcondor"
+    capabilities: ClassVar[Capabilities] = Capabilities(success=False, no_path=r'[\n"\\]')
+
+    def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
+        super().__init__(run, cancels)
+        self._held: tuple[str, Dag] | None = None  # its cluster; nodes may still be added
+        self._dags: Mapping[str, Dag] = {}  # seen in the queue last, by cluster
+
+    def unreachable(self, done: Done) -> bool:
+        return bool(re.search(_UNREACHABLE, done.stderr))
+
+    def submit(
+        self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
+    ) -> str:
+        folder = script.parents[1]
+        description = describe(script)
+        self.refuse(self._run(("condor_submit", "-dry-run", "-", description.path), folder))
+        cluster, dag = self._held or ("", None)
+        joins = held or cluster in (cluster_of(one.job) for one in after)
+        if dag is None or dag.folder != folder or not joins:
+            cluster, dag = "", Dag(folder, description.path.removesuffix(".sub"))
+            dag.begin()
+        node = dag.add(description, [*self._waits(after, cluster, dag)], token)
+        if not cluster:
+            words = self.submit_command(Path(f"{dag.name}.dag"), after, token=token, held=held)
+            cluster = self.read_submit(self._run(words, folder))
+            self._held = (cluster, dag) if held else self._held
+        return f"{cluster}/{node}"
+
+    def _waits(self, after: Sequence[After], cluster: str, dag: Dag) -> Iterator[Wait]:
+        """Find the nodes that a job is to wait for; those of a DAG that is gone are over."""
+        dags = {cluster: dag}
+        if others := [one.job for one in after if cluster_of(one.job) != cluster]:
+            dags |= _heads(self._rows(self._run(self.poll_command(others), None)))
+        for one in after:
+            if above := dags.get(cluster_of(one.job)):
+                node = self.element(one.job, one.element).partition("/")[2]
+                yield Wait(above, node, one.kind == "each")
+
+    def submit_command(
+        self, script: Path, after: Sequence[After], *, token: str, held: bool
+    ) -> tuple[str, ...]:
+        del after, token
+        hold = ("-append", "hold = true") if held else ()
+        mine = ("-append", f'My.HpcpipeDag = "{script.with_suffix("")}"')
+        return ("condor_submit_dag", "-force", *hold, *mine, str(script))
+
+    def read_submit(self, done: Done) -> str:
+        self.refuse(done)
+        found = re.search(r"submitted to cluster (\d+)", done.stdout)
+        if not found:
+            raise SchedulerError(f"{done.words}\n(condor_submit_dag gave no job id)")
+        return found[1]
+
+    def release_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
+        self._held = None
+        return ("condor_release", *dict.fromkeys(map(cluster_of, jobs)))
+
+    def poll(self, jobs: Collection[str]) -> Mapping[str, JobStatus]:
+        return _only(super().poll(jobs), jobs)
+
+    def poll_command(self, jobs: Collection[str]) -> tuple[str, ...]:
+        return ("condor_q", *jobads.question(*jobs))
+
+    def read_poll(self, done: Done) -> Mapping[str, JobStatus]:
+        rows = self._rows(done)
+        found = {jobads.element(row): jobads.status(row) for row in rows if "DAGNodeName" in row}
+        self._dags = _heads(row for row in rows if not jobads.over(row))
+        wholes = {str(row["ClusterId"]): jobads.status(row) for row in rows}
+        for cluster, dag in self._dags.items():
+            for node, status in dag.statuses(wholes[cluster]):
+                found.setdefault(f"{cluster}/{node}", status)
+        return found
+
+    def account(self, jobs: Collection[str], since: float) -> Mapping[str, JobEnd]:
+        ends: dict[str, JobEnd] = {}
+        unread = set(map(cluster_of, jobs))
+        for cluster in [*unread]:
+            dag = self._dags.get(cluster)
+            log = jobads.read_log(f"{dag.stem}.dag.nodes.log") if dag else None
+            if log is not None:
+                unread.discard(cluster)
+                ends |= {f"{cluster}/{row['DAGNodeName']}": jobads.end(row) for row in log}
+        return _only({**ends, **super().account(unread, since)}, jobs)
+
+    def account_command(self, jobs: Collection[str], since: float) -> tuple[str, ...]:
+        # The history is in the order of ends and read backwards; clocks may differ by a minute.
+        until = f"EnteredCurrentStatus < {max(0, round(since) - 60)}"
+        return ("condor_history", *jobads.question(*jobs), "-since", until)
+
+    def read_account(self, done: Done) -> Mapping[str, JobEnd]:
+        rows = self._rows(done)
+        ends = {jobads.element(row): jobads.end(row) for row in rows if "DAGNodeName" in row}
+        wholes = {str(row["ClusterId"]): jobads.end(row) for row in rows}
+        for cluster, dag in _heads(rows).items():
+            removed = wholes[cluster].reason is Reason.CANCELLED
+            for node, begun in dag.left() if removed else ():
+                if not begun:
+                    ends.setdefault(f"{cluster}/{node}", wholes[cluster])
+        return ends
+
+    def _rows(self, done: Done) -> Sequence[jobads.Row]:
+        self.refuse(done)
+        return jobads.rows(done)
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        if not jobs:
+            return
+        live = self.poll({cluster_of(job) for job in jobs})
+        wanted = {one for one in live if one in jobs or job_of(one) in jobs}
+        parts = []
+        for cluster in dict.fromkeys(map(cluster_of, wanted)):
+            mine = [one.partition("/")[2] for one in wanted if cluster_of(one) == cluster]
+            if all(one in wanted for one in live if cluster_of(one) == cluster):
+                parts.append(f"ClusterId == {cluster} || DAGManJobId == {cluster}")
+                if self._held and self._held[0] == cluster:
+                    self._held = None
+                continue
+            # First those that DAGMan has not submitted, lest it do so now.
+            self._dags[cluster].drop(mine)
+            names = ", ".join(f'"{node}"' for node in mine)
+            parts.append(f"DAGManJobId == {cluster} && member(DAGNodeName, {{{names}}})")
+        if parts:
+            self.read_cancel(self._run(self.cancel_command(parts), None))
+
+    def cancel_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
+        return ("condor_rm", "-constraint", " || ".join(f"({job})" for job in jobs))
+
+    def find_command(self) -> tuple[str, ...]:
+        return ("condor_q", *jobads.question())
+
+    def read_find(self, done: Done) -> Mapping[str, str]:
+        live = {job_of(element) for element in self.read_poll(done)}
+        return {
+            token: job
+            for cluster, dag in self._dags.items()
+            for token, node in dag.tokens.items()
+            if (job := f"{cluster}/{node}") in live
+        }
+
+    def element(self, job: str, index: int | None) -> str:
+        return job if index is None else f"{job}_{index}"
+
+
+def _heads(rows: Iterable[jobads.Row]) -> dict[str, Dag]:
+    """Give the DAGs whose own jobs are among these, by cluster."""
+    return {
+        str(row["ClusterId"]): Dag(Path(row["Iwd"]), row["HpcpipeDag"])
+        for row in rows
+        if "HpcpipeDag" in row
+    }
+
+
+def _only(found: Mapping[str, T], jobs: Collection[str]) -> Mapping[str, T]:
+    """Leave out what was not asked about: by its cluster, as a job or as an element."""
+    wanted = set(jobs)
+    return {
+        one: said for one, said in found.items() if wanted & {one, job_of(one), cluster_of(one)}
+    }

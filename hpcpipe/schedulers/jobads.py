@@ -1,0 +1,165 @@
+"""HTCondor's job ads, and the events of its logs: what they say of a job.
+
+From the queue and the history they come as JSON. A job's event log says the same, and is read by
+HTCondor's own bindings (PyPI: ``htcondor``) where they are installed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from hpcpipe.errors import SchedulerUnavailable
+from hpcpipe.model import JobEnd, JobStatus, Reason, State
+from hpcpipe.schedulers.base import Done
+
+Row = Mapping[str, Any]
+
+_ATTRIBUTES = ",".join((
+    *("ClusterId", "ProcId", "JobStatus", "DAGManJobId", "DAGNodeName", "HpcpipeDag", "Iwd"),
+    *("HoldReason", "HoldReasonCode", "RemoveReason", "ExitBySignal", "ExitCode", "ExitSignal"),
+    *("RemoteWallClockTime", "ResidentSetSize", "MemoryUsage", "LastRemoteHost"),
+))  # fmt: skip
+_REMOVED, _COMPLETED, _HELD = 3, 4, 5
+_STATES = {
+    1: (State.QUEUED, "IDLE"),
+    2: (State.RUNNING, "RUNNING"),
+    _REMOVED: (State.RUNNING, "REMOVED"),  # until it is gone
+    _HELD: (State.FAILED, "HELD"),
+    _COMPLETED: (State.RUNNING, "COMPLETED"),
+    6: (State.RUNNING, "TRANSFERRING_OUTPUT"),
+    7: (State.RUNNING, "SUSPENDED"),
+}
+_BY_HAND = (1, 15)  # codes of condor_hold, and of what was submitted held
+_HOLDS = {34: Reason.MEMORY, 102: Reason.MEMORY, 46: Reason.TIME, 47: Reason.TIME}
+_SUBMIT, _EXECUTE, _TERMINATE, _ABORT, _HOLD, _RELEASE = 0, 1, 5, 9, 12, 13  # events
+
+
+def question(*jobs: str) -> tuple[str, ...]:
+    """Ask about the DAGs of these jobs, and what is in them; without jobs, about all of ours."""
+    wanted = "HpcpipeDag =!= undefined || DAGManJobId =!= undefined"
+    if jobs:
+        clusters = sorted(set(map(cluster_of, jobs)), key=int)
+        wanted = " || ".join(f"ClusterId == {one} || DAGManJobId == {one}" for one in clusters)
+    return ("-json", "-attributes", _ATTRIBUTES, "-constraint", wanted)
+
+
+def element(row: Row) -> str:
+    """Spell the id of a job that DAGMan submitted."""
+    return f"{row['DAGManJobId']}/{row['DAGNodeName']}"
+
+
+def cluster_of(job: str) -> str:
+    """Give the cluster of the DAG that a job or element is in."""
+    return re.split("[/_]", job)[0]
+
+
+def job_of(element: str) -> str:
+    """Give the job that an element is of; a plain job is its own."""
+    return element.partition("_")[0]
+
+
+def over(row: Row) -> bool:
+    """Tell whether a job in the queue has ended, or is about to leave it."""
+    return row["JobStatus"] in (_REMOVED, _COMPLETED)
+
+
+def rows(done: Done) -> Sequence[Row]:
+    """Read ads printed as JSON; no ad is printed as nothing at all."""
+    try:
+        read: Sequence[Row] = json.loads(done.stdout.strip() or "[]", strict=False)
+    except ValueError as error:
+        words = f"{done.words}\n({done.argv[0]} gave no JSON: {error})"
+        raise SchedulerUnavailable(words) from None
+    return read
+
+
+def status(row: Row) -> JobStatus:
+    """Say how a job in the queue stands; held is what HTCondor makes of most failures."""
+    code = row["JobStatus"]
+    state, native = _STATES.get(code, (State.UNKNOWN, str(code)))
+    why = str(row.get("HoldReason", "")) if code == _HELD else ""
+    hold = row.get("HoldReasonCode")
+    if code == _HELD and hold in _BY_HAND:
+        state = State.HELD
+    return JobStatus(state, native, why, _HOLDS.get(hold or 0, Reason.START))
+
+
+def end(row: Row) -> JobEnd:
+    """Say how a job ended that has left the queue."""
+    reason: Reason | None = None
+    native, signal, code = "COMPLETED", None, None
+    if row["JobStatus"] == _REMOVED:
+        hold = row.get("HoldReasonCode")
+        failed = hold is not None and hold not in _BY_HAND
+        reason = _HOLDS.get(hold or 0, Reason.START) if failed else Reason.CANCELLED
+        native = str(row.get("HoldReason" if failed else "RemoveReason", "REMOVED"))
+    elif row.get("ExitBySignal"):
+        signal, reason = row.get("ExitSignal"), Reason.SIGNAL
+    else:
+        code = row.get("ExitCode")
+        reason = Reason.EXIT if code else None
+    wall = row.get("RemoteWallClockTime")
+    return JobEnd(
+        native,
+        reason,
+        code,
+        signal,
+        max_memory=_memory(row),
+        wall=None if wall is None else float(wall),
+        host=str(row.get("LastRemoteHost", "")).rpartition("@")[2],
+    )
+
+
+def _memory(row: Row) -> int | None:
+    """Give the memory that a job used, in MiB; the history has an expression instead."""
+    used, resident = row.get("MemoryUsage"), row.get("ResidentSetSize")
+    if isinstance(used, int):
+        return used
+    return (resident + 1023) // 1024 if isinstance(resident, int) else None
+
+
+def read_log(path: str) -> Sequence[Row] | None:
+    """Read how jobs ended out of an event log, as ads.
+
+    None where there is no such log, or nothing to read it with.
+    """
+    for name in ("htcondor2", "htcondor"):
+        try:
+            return [*_ended(import_module(name).JobEventLog(path).events(stop_after=0))]
+        except Exception:  # of no class that all versions of the bindings share
+            continue
+    return None
+
+
+def _ended(events: Iterable[Any]) -> Iterator[Row]:
+    """Turn the events of a log into ads of the jobs that have ended."""
+    ads: dict[tuple[int, int], dict[str, Any]] = {}
+    for event in events:
+        job = {"ClusterId": event.cluster, "ProcId": event.proc, "DAGNodeName": ""}
+        ad = ads.setdefault((event.cluster, event.proc), job)
+        kind = int(event.type)
+        if kind == _SUBMIT:
+            # "DAG Node: n1", and in later versions [ DAGNodeName = "n1"; … ]
+            node = re.search(r'DAG ?Node(?:Name = "|: )(\w+)', event.get("LogNotes", ""))
+            ad["DAGNodeName"] = node[1] if node else ""
+        elif kind == _EXECUTE:
+            ad |= {"LastRemoteHost": event.get("SlotName", ""), "began": event.timestamp}
+        elif kind in (_HOLD, _RELEASE):
+            ad |= {name: event.get(name) for name in ("HoldReason", "HoldReasonCode")}
+        elif kind == _ABORT:
+            ad |= {"JobStatus": _REMOVED, "RemoveReason": event.get("Reason", "REMOVED")}
+        elif kind == _TERMINATE:
+            ad |= {
+                "JobStatus": _COMPLETED,
+                "ExitBySignal": not event.get("TerminatedNormally"),
+                "ExitCode": event.get("ReturnValue"),
+                "ExitSignal": event.get("TerminatedBySignal"),
+                "MemoryUsage": event.get("MemoryUsage"),
+            }
+        if "JobStatus" in ad and "began" in ad:
+            ad.setdefault("RemoteWallClockTime", event.timestamp - ad["began"])
+    yield from (ad for ad in ads.values() if "JobStatus" in ad)

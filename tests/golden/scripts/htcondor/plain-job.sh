@@ -1,0 +1,17 @@
+#!/bin/sh
+#HTCONDOR should_transfer_files = NO
+ad() { sed -n "s/^$1 = \"*\([^\"]*\)\"*$/\1/p" "$_CONDOR_JOB_AD"; }
+node=$(ad DAGNodeName)
+exec >>"logs/node-0a1b2c3d.out" 2>&1
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+index=0
+job=$(ad DAGManJobId)/$node
+attempt=$(ad NumJobStarts)  # those before this one
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

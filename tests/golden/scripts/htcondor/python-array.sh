@@ -1,0 +1,18 @@
+#!/bin/sh
+#HTCONDOR hpcpipe_array = 0-2
+#HTCONDOR should_transfer_files = NO
+ad() { sed -n "s/^$1 = \"*\([^\"]*\)\"*$/\1/p" "$_CONDOR_JOB_AD"; }
+node=$(ad DAGNodeName)
+exec >>"logs/node-0a1b2c3d.${node##*_}.out" 2>&1
+# hpcpipe 1.2.3: node-0a1b2c3d, 3 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+index=${node##*_}
+job=$(ad DAGManJobId)/$node
+attempt=$(ad NumJobStarts)  # those before this one
+position=$((index - 0))
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"

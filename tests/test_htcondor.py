@@ -1,0 +1,214 @@
+"""HTCondor: its adapter against what 25.14 printed (tests/golden/outputs/htcondor), and the DAG it
+writes against what DAGMan's manual says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standins import dagfile
+
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable
+from hpcpipe.model import After, JobEnd, Reason, State
+from hpcpipe.schedulers import jobads
+from hpcpipe.schedulers.base import Done
+from hpcpipe.schedulers.dagman import Dag
+from hpcpipe.schedulers.htcondor import HTCondor
+
+OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "htcondor"
+SUBMITTED = (OUTPUTS / "condor_submit_dag.txt").read_text()  # cluster 19
+
+
+def sample(name: str) -> Done:
+    return Done(("condor",), 0, (OUTPUTS / name).read_text())
+
+
+def htcondor(*answers: str | Done) -> tuple[HTCondor, list[Sequence[str]]]:
+    """Make an adapter whose commands get these answers, in turn; and note the commands."""
+    left, ran = list(answers), []
+
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        del cwd
+        ran.append(argv)
+        answer = left.pop(0)
+        return Done(tuple(argv), 0, answer) if isinstance(answer, str) else answer
+
+    return HTCondor(run), ran
+
+
+def script(folder: Path, name: str, array: str = "") -> Path:
+    path = folder / "batches" / f"{name}.sh"
+    path.parent.mkdir(exist_ok=True)
+    said = f"#HTCONDOR hpcpipe_array = {array}\n" * bool(array)
+    path.write_text(f"#!/bin/sh\n{said}#HTCONDOR request_cpus = 2\nexit 0\n")
+    return path
+
+
+def told(ends: Mapping[int, JobEnd]) -> dict[int, tuple[Reason | None, int | None, int | None]]:
+    return {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()}
+
+
+def test_each_way_of_being_held_is_told_apart() -> None:
+    rows = jobads.rows(sample("condor_q_json_attrs.json"))
+    rows = [*rows, *jobads.rows(sample("condor_q_after_json.json"))]
+    said = {row["ClusterId"]: jobads.status(row) for row in rows}
+    assert {job: status.state for job, status in said.items()} == {
+        **dict.fromkeys((6, 8, 9, 10, 11), State.FAILED),
+        **dict.fromkeys((12, 16), State.QUEUED),
+        13: State.RUNNING,
+        14: State.HELD,
+        15: State.RUNNING,
+    }
+    assert said[9].why == "The job exceeded allowed job duration of 00:04"
+    assert [said[job].reason for job in (6, 9, 10)] == [Reason.START, Reason.TIME, Reason.TIME]
+    assert said[6].why.endswith("(errno=13: 'Permission denied')")
+
+
+def test_each_end_in_the_history_is_told_apart() -> None:
+    rows = [*jobads.rows(sample("condor_history_json.json"))]
+    rows += jobads.rows(sample("condor_history_13.json"))
+    ends = {row["ClusterId"]: jobads.end(row) for row in rows}
+    assert told(ends) == {
+        **dict.fromkeys((1, 2, 15), (None, 0, None)),
+        3: (Reason.EXIT, 3, None),
+        4: (Reason.SIGNAL, None, 11),
+        13: (Reason.CANCELLED, None, None),
+    }
+    assert ends[13].native == "via condor_rm (by user hpclab)"
+    assert ends[15].wall == 6
+    assert jobads.rows(sample("condor_history_unknown.txt")) == []
+    assert jobads.rows(Done(("condor_q",), 0, "")) == []
+
+
+def test_an_event_log_says_the_same_as_the_history() -> None:
+    pytest.importorskip("htcondor2")
+    log = jobads.read_log(str(OUTPUTS / "events.log"))
+    assert log is not None
+    ends = {row["ClusterId"]: jobads.end(row) for row in log}
+    assert told(ends) == {
+        3: (Reason.EXIT, 3, None),
+        4: (Reason.SIGNAL, None, 11),
+        9: (Reason.TIME, None, None),
+        13: (Reason.CANCELLED, None, None),
+        **dict.fromkeys((12, 14, 15), (None, 0, None)),
+    }
+    assert ends[9].native == "The job exceeded allowed job duration of 00:04"
+    assert (ends[3].host, ends[3].max_memory) == ("vm", 6)
+    nodes = jobads.read_log(str(OUTPUTS / "dag_nodes.log"))
+    assert {row["DAGNodeName"] for row in nodes or ()} == {"A", "B", "C", "D"}
+    assert jobads.read_log(str(OUTPUTS / "no.log")) is None
+
+
+def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> None:
+    adapter, ran = htcondor("", SUBMITTED, "", "", "All jobs have been released")
+    first = adapter.submit(script(tmp_path, "a-1", "0-2"), token="t1", held=True)
+    adapter.submit(script(tmp_path, "a-2", "0-2"), [After(first, "each")], token="t2")
+    last = adapter.submit(
+        script(tmp_path, "a-3"),
+        [After("19/n1", well=False), After(first, element=2)],
+        token="t3",
+    )
+    assert (first, last, adapter.element(first, 2)) == ("19/n0", "19/n2", "19/n0_2")
+    adapter.release([first])
+    mine = 'My.HpcpipeDag = "batches/a-1"'
+    assert ran[1] == (
+        *("condor_submit_dag", "-force", "-append", "hold = true", "-append", mine),
+        "batches/a-1.dag",
+    )
+    tries = [argv for argv in ran if argv[0] == "condor_submit"]
+    assert tries == [("condor_submit", "-dry-run", "-", f"batches/a-{n}.sub") for n in (1, 2, 3)]
+    assert ran[-1] == ("condor_release", "19")
+    nodes = dagfile.parse(tmp_path / "batches/a-1.dag", {})
+    assert {name: node.parents for name, node in nodes.items()} == {
+        **{f"n0_{n}": set() for n in range(3)},
+        "n0": {"n0_0", "n0_1", "n0_2"},
+        **{f"n1_{n}": {f"n0_{n}"} for n in range(3)},
+        "n1": {"n1_0", "n1_1", "n1_2"},
+        "n2": {"n1", "n0_2"},
+    }
+    assert [name for name, node in nodes.items() if node.noop] == ["n0", "n1"]
+    assert (tmp_path / "batches/a-3.sub").read_text() == (
+        "universe = vanilla\nexecutable = batches/a-3.sh\n"
+        "periodic_remove = JobStatus == 5 && member(HoldReasonCode, {34, 46, 47, 102})\n"
+        "request_cpus = 2\nqueue\n"
+    )
+
+
+def ad(cluster: int, status: int, folder: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "ClusterId": cluster, "ProcId": 0, "JobStatus": status, "Iwd": str(folder), **more
+    }  # fmt: skip
+
+
+def test_what_waits_for_another_dag_asks_for_it_before_it_starts(tmp_path: Path) -> None:
+    adapter, _ = htcondor("", SUBMITTED)
+    above = adapter.submit(script(tmp_path, "a-1"), token="t1")
+    queue = json.dumps([ad(19, 2, tmp_path, HpcpipeDag="batches/a-1")])
+    later, _ = htcondor("", queue, SUBMITTED.replace("19", "20"))
+    later.submit(script(tmp_path, "b-1", "0-1"), [After(above), After("7/n0")], token="t2")
+    waits = (tmp_path / "batches/b-1.waits").read_text()
+    assert waits == "n0_0 n0 batches/a-1\nn0_1 n0 batches/a-1\n"  # and for no DAG that is gone
+
+
+def test_nodes_that_dagman_keeps_are_told_from_those_that_it_submitted(tmp_path: Path) -> None:
+    dag = Dag(tmp_path, "batches/a-1")
+    adapter, _ = htcondor("", SUBMITTED, "")
+    first = adapter.submit(script(tmp_path, "a-1", "0-3"), token="t1", held=True)
+    second = adapter.submit(script(tmp_path, "a-2"), [After(first)], token="t2")
+    held = ad(19, 5, tmp_path, HpcpipeDag=dag.name, HoldReasonCode=15, HoldReason="submitted on")
+    polled = htcondor(json.dumps([held]))[0].poll([first, second])
+    assert {polled[f"19/n0_{n}"].state for n in range(4)} == {State.HELD}
+    assert polled[second].state is State.QUEUED
+    (tmp_path / "batches/a-1.jobstate").write_text(
+        "1 INTERNAL *** DAGMAN_STARTED 19.0 ***\n1 n0_0 SUBMIT 20.0 - - 1\n"
+        "1 n0_1 SUBMIT 21.0 - - 2\n2 n0_1 JOB_FAILURE 3 - - 2\n1 n0_2 SUBMIT 22.0 - - 3\n"
+    )
+    queue = [
+        ad(19, 2, tmp_path, HpcpipeDag=dag.name),
+        ad(20, 5, tmp_path, DAGManJobId=19, DAGNodeName="n0_0", HoldReasonCode=34),
+        ad(22, 1, tmp_path, DAGManJobId=19, DAGNodeName="n0_2"),
+    ]
+    adapter, ran = htcondor(*[json.dumps(queue)] * 3, "All jobs have been marked for removal")
+    polled = adapter.poll([first, second])
+    assert {one: status.state for one, status in polled.items()} == {
+        "19/n0_0": State.FAILED,
+        "19/n0_2": State.QUEUED,
+        "19/n0_3": State.QUEUED,
+        second: State.QUEUED,
+    }
+    assert polled["19/n0_0"].reason is Reason.MEMORY
+    assert adapter.find(["t1", "t2", "t3"]) == {"t1": first, "t2": second}
+    adapter.cancel([second, "19/n0_2"])
+    [removal] = ran[3:]
+    assert removal[:2] == ("condor_rm", "-constraint")
+    assert "DAGManJobId == 19 && member(DAGNodeName, {" in removal[2]
+    assert sorted((tmp_path / "batches/a-1.cancelled").read_text().split()) == ["n0_2", "n1"]
+
+
+def test_what_a_removed_dag_never_began_was_cancelled(tmp_path: Path) -> None:
+    adapter, _ = htcondor("", SUBMITTED)
+    job = adapter.submit(script(tmp_path, "a-1", "0-1"), token="t1")
+    (tmp_path / "batches/a-1.jobstate").write_text("1 n0_0 SUBMIT 20.0 - - 1\n")
+    rows = [ad(19, 3, tmp_path, HpcpipeDag="batches/a-1", RemoveReason="via condor_rm")]
+    rows.append(ad(20, 4, tmp_path, DAGManJobId=19, DAGNodeName="n0_0", ExitCode=0))
+    ends = htcondor(json.dumps(rows))[0].account([job], 0)
+    assert ends["19/n0_0"].reason is None
+    assert (ends["19/n0_1"].reason, ends["19/n0_1"].native) == (Reason.CANCELLED, "via condor_rm")
+
+
+def test_a_description_that_htcondor_refuses_is_not_put_into_a_dag(tmp_path: Path) -> None:
+    words = (OUTPUTS / "condor_submit_baddir.err").read_text()
+    adapter, ran = htcondor(Done(("condor_submit",), 1, "", words))
+    with pytest.raises(SchedulerError, match=r"^ERROR: No such directory: /nonexistent/dir"):
+        adapter.submit(script(tmp_path, "a-1"), token="t")
+    assert len(ran) == 1
+
+
+def test_silence_is_not_an_answer() -> None:
+    gone = Done(("condor_q",), 1, "", "ERROR: Can't find address of local schedd")
+    for answer in (gone, Done(("condor_q",), 0, "[\n{")):
+        with pytest.raises(SchedulerUnavailable):
+            htcondor(answer)[0].poll(["19/n0"])
