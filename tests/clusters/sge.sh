@@ -181,7 +181,17 @@ start_daemons() {
     await "queue long does not open" queue_open
 }
 
-stop_daemons() { stop execd; stop qmaster; }
+# A job that execd is being handed (state t) when it ends stays so for minutes, in its slot. So none
+# is handed over any more, and those that are on their way arrive.
+none_underway() { timeout 10 qstat -s r -u '*' | awk 'NR > 2 && $5 ~ /t/ { found = 1 } END { exit found }'; }
+stop_daemons() {
+    if master_answers; then
+        qconf -kt scheduler >"$dir/log/scheduler.log" 2>&1 || fail "it schedules on" "$dir/log/scheduler.log"
+        await "a job is neither here nor there" none_underway
+    fi
+    stop execd
+    stop qmaster
+}
 
 status() {
     [ -e "$common/bootstrap" ] || die "there is no cluster in $dir"
