@@ -117,7 +117,7 @@ def test_a_scheduler_that_stops_for_a_while_goes_on_or_tells_what_it_lost(cluste
         assert not report["finished"]
         cluster.write("wake", "")
     if not cluster.dialect.lasting:
-        lost, blocked = ("failed", "lost"), ("blocked", "upstream failed")
+        lost, blocked = ("lost", "lost"), ("blocked", "upstream failed")
         fates = {"sleep/1": lost, "sleep/2": lost, "wait/1": blocked, "wait/2": blocked}
         assert told(cluster.finish()) == fates
         cluster.hpcpipe("retry")

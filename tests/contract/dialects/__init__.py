@@ -13,6 +13,9 @@ from contract.dialects.sge import DRMAA, SGE
 from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
-__all__ = ["DIALECTS", "DRMAA", "FLUX", "LOCAL", "LSF", "PBS", "SGE", "SLURM", "TORQUE", "Dialect"]
+__all__ = [
+    "DIALECTS", "DRMAA", "FLUX", "IPYPARALLEL", "LOCAL", "LSF", "OAR", "PBS", "SGE", "SLURM",
+    "TORQUE", "Dialect",
+]  # fmt: skip
 
 DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX)
