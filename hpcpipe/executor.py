@@ -8,14 +8,12 @@ the program may end, and another one takes the run up with `Executor.attach`.
 
 from __future__ import annotations
 
-import atexit
-import concurrent.futures
+import concurrent.futures.thread  # ipyparallel's import needs it, too late as a program ends
 import os
 import secrets
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -82,7 +80,6 @@ class Executor(concurrent.futures.Executor):
         self._sending = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        atexit.register(_at_exit, weakref.ref(self))
 
     @classmethod
     def attach(
@@ -250,14 +247,14 @@ class Executor(concurrent.futures.Executor):
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._follow, name="hpcpipe", daemon=True)
+            # No daemon, nor left to `atexit`: an adapter (ipyparallel) starts threads of its own.
+            self._thread = threading.Thread(target=self._follow, name="hpcpipe")
             self._thread.start()
 
     def _follow(self) -> None:
-        """Hand over what was gathered, and settle futures, until there are none."""
+        """Hand over what was gathered, settle futures, until there are none or the program ends."""
         pause = 0.0
-        while True:
-            self._wake.wait(min(pause, self._gather) if self._new else pause)
+        while self._wait(min(pause, self._gather) if self._new else pause):
             self._wake.clear()
             now = time.monotonic()
             due = now - self._latest >= self._gather or now - self._began >= _LONGEST * self._gather
@@ -272,6 +269,19 @@ class Executor(concurrent.futures.Executor):
                 if not self._new and not self._open:
                     self._thread = None
                     return
+        try:
+            self.flush()
+        except HpcpipeError as error:
+            print(f"hpcpipe: {error}", file=sys.stderr)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait for so long or until woken; give False once the main thread has ended."""
+        until = time.monotonic() + seconds
+        while threading.main_thread().is_alive():
+            left = until - time.monotonic()
+            if self._wake.wait(max(0.0, min(left, _LOOK))) or left <= _LOOK:
+                return True
+        return False
 
     def _settle(self) -> None:
         """Give every future its outcome whose task has one."""
@@ -288,13 +298,3 @@ class Executor(concurrent.futures.Executor):
                 settle(future, error=error)
             with self._lock:
                 self._open = {n: one for n, one in self._open.items() if n not in open_}
-
-
-def _at_exit(executor: weakref.ref[Executor]) -> None:
-    """Hand over what is still gathered when the program ends."""
-    alive = executor()
-    if alive is not None:
-        try:
-            alive.flush()
-        except HpcpipeError as error:
-            print(f"hpcpipe: {error}", file=sys.stderr)

@@ -7,14 +7,15 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from contract.dialects import DIALECTS, LOCAL, SLURM
+from contract.dialects import DIALECTS, DRMAA, IPYPARALLEL, LOCAL, OAR, SGE, SLURM, Dialect
 from contract.harness import Bench, Cluster, tried
 from fakes import FakeScheduler, Lab
 
-# The law is tried on every scheduler. Whole runs are on these two; HPCPIPE_TEST_ALL=1 has them on
-# all, which takes two cores more than an hour.
-THOROUGH = (LOCAL, SLURM)
-EVERYWHERE = ("contract.test_law", "contract.test_gate")
+# The law and the gate are tried on every scheduler, and all else on those that cost little. On the
+# rest are these parts only, and with HPCPIPE_TEST_ALL=1 all: more than an hour on two cores.
+EVERYWHERE = ("test_law", "test_gate")
+THOROUGH = (LOCAL, SLURM, SGE, IPYPARALLEL)
+PARTS = {DRMAA: ("test_fates", "test_promises"), OAR: ("test_fates", "test_promises")}
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
@@ -34,9 +35,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     needed = [name for mark in metafunc.definition.iter_markers("can") for name in mark.args]
     able = [one for one in DIALECTS if all(map(one.can, needed))]
-    if metafunc.module.__name__ not in EVERYWHERE and not os.environ.get("HPCPIPE_TEST_ALL"):
-        able = [one for one in able if one in THOROUGH]
-    metafunc.parametrize("cluster", [one.param for one in able], indirect=True)
+    module = metafunc.module.__name__.removeprefix("contract.")
+    chosen = [one.param for one in able if os.environ.get("HPCPIPE_TEST_ALL") or tries(one, module)]
+    metafunc.parametrize("cluster", chosen, indirect=True)
+
+
+def tries(dialect: Dialect, module: str) -> bool:
+    """Tell whether the tests of a module are run on a scheduler each time."""
+    return dialect in THOROUGH or module in (*EVERYWHERE, *PARTS.get(dialect, ()))
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ await() { # WHAT LOG COMMAND...
 up() {
     local engine
     as_user mkdir -p "$dir"
+    rm -f "$dir/await.log" # root's, where tests of the user start it again
     # A connection file of a controller that is gone would be believed.
     alive controller || rm -f "$IPYTHONDIR"/profile_default/security/ipcontroller-*.json
     start controller ipyparallel.controller --ip=127.0.0.1 --location=127.0.0.1 --sqlitedb

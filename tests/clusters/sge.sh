@@ -16,6 +16,7 @@ user=${HPCPIPE_TEST_USER:-hpcpipe}
 patience=${HPCPIPE_TEST_WAIT:-60} # seconds that any one daemon gets to answer
 packages=(gridengine-master gridengine-exec gridengine-client gridengine-drmaa1.0 gcc libc6-dev)
 host=$(uname -n)
+open=(long short minute) # queues
 # Never Debian's own root and cell in /var/lib/gridengine, which may be somebody's.
 export SGE_ROOT=$dir/root SGE_CELL=hpcpipe SGE_QMASTER_PORT=27864 SGE_EXECD_PORT=27865
 export SGE_SINGLE_LINE=1 # qconf does not read back the lines that it wraps
@@ -25,10 +26,11 @@ say() { printf 'sge.sh: %s\n' "$*" >&2; }
 die() { say "$1"; exit 1; }
 fail() { say "$1"; tail -n 12 "${@:2}" >&2 || true; exit 1; } # fail WHAT LOG...
 
-pid_of() { # DAEMON: its process, if it lives
+pid_of() { # DAEMON: its process, if it lives; one that nobody reaps keeps its name
     local pid
     pid=$(tr -dc 0-9 2>/dev/null <"$dir/spool/$1/$1.pid") || return 1
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "sge_$1" ] && echo "$pid"
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "sge_$1" ] &&
+        ! grep -qs '^State:.[ZX]' "/proc/$pid/status" && echo "$pid"
 }
 
 # start DAEMON: nothing happens if it lives. Jobs start from the environment of execd.
@@ -46,9 +48,10 @@ stop() { # DAEMON
     local pid
     pid=$(pid_of "$1") || return 0
     kill "$pid"
-    for _ in {1..100}; do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
-    say "$1 did not end in 10 s"
+    for _ in {1..300}; do pid_of "$1" >/dev/null || return 0; sleep 0.1; done
+    say "$1 did not end in 30 s"
     kill -9 "$pid"
+    while pid_of "$1" >/dev/null; do sleep 0.1; done
 }
 
 # await WHAT COMMAND...: until the command succeeds, or patience ends.
@@ -161,6 +164,7 @@ configure() {
     put q short queue slots=4 h_rt=04:00:00 state=default
     put q minute queue slots=4 h_rt=00:01:00 state=default
     put q closed queue slots=1 h_rt=INFINITY state=disabled
+    qmod -e "${open[@]}" >"$dir/log/qmod.log" 2>&1 || fail "queues do not open" "$dir/log/qmod.log"
 }
 
 up() {
@@ -181,7 +185,17 @@ start_daemons() {
     await "queue long does not open" queue_open
 }
 
-stop_daemons() { stop execd; stop qmaster; }
+# A job that execd is being handed (state t) when it ends stays so for minutes, in its slot. So none
+# is handed over any more, and those that are on their way arrive.
+none_underway() { timeout 10 qstat -s r -u '*' | awk 'NR > 2 && $5 ~ /t/ { found = 1 } END { exit found }'; }
+stop_daemons() {
+    if master_answers; then
+        qmod -d "${open[@]}" >"$dir/log/qmod.log" 2>&1 || fail "it schedules on" "$dir/log/qmod.log"
+        await "a job is neither here nor there" none_underway
+    fi
+    stop execd
+    stop qmaster
+}
 
 status() {
     [ -e "$common/bootstrap" ] || die "there is no cluster in $dir"

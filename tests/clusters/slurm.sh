@@ -3,6 +3,7 @@
 #
 #     eval "$(tests/clusters/slurm.sh up)"      install what is missing, start what is not running
 #     eval "$(tests/clusters/slurm.sh status)"  say whether it answers; anybody may ask
+#     tests/clusters/slurm.sh stop | start      slurmctld only; jobs that run go on
 #     tests/clusters/slurm.sh down [--wipe]     stop what `up` started; --wipe also forgets its jobs
 #
 # Standard output carries only the `export` line a client needs. README.rst here has the rest.
@@ -155,15 +156,20 @@ up() {
     await "slurmdbd is silent" "$dir/log/slurmdbd.log" dbd_answers
     add_accounts
     ctld_answers || began=yes
-    start slurmctld --
-    await "slurmctld is silent" "$dir/log/slurmctld.log" ctld_answers
+    start_controller
     for node in "${nodes[@]}"; do start "slurmd-$node" -- -N "$node"; done
     # A test that was killed may have left a node down.
     sinfo -hNp short -t down,drain -o 'nodename=%N' |
         xargs -rn1 scontrol update state=resume || true
     await "a node is not up" "$dir/log/slurmctld.log" nodes_up
     [ -z "$began" ] || forget_the_dead
+    "$here/attend.sh" begin "$here/slurm.sh" "$dir" "$user"
     status
+}
+
+start_controller() {
+    start slurmctld --
+    await "slurmctld is silent" "$dir/log/slurmctld.log" ctld_answers
 }
 
 status() {
@@ -178,6 +184,7 @@ status() {
 down() {
     local daemon
     [ -e "$SLURM_CONF" ] || return 0
+    "$here/attend.sh" end "$here/slurm.sh" "$dir" "$user"
     if ctld_answers; then # jobs first: a slurmstepd would outlive its slurmd
         squeue -ho %A | sort -u | timeout 60 xargs -r scancel || true
         for _ in {1..100}; do [ -n "$(squeue -ht R,CG)" ] || break; sleep 0.2; done
@@ -203,7 +210,9 @@ as_root_alone() {
 case "$*" in
 status) status ;;
 up) as_root_alone up; up ;;
+stop) as_root_alone stop; stop slurmctld ;;
+start) as_root_alone start; start_controller; await "a node is not up" "$dir/log/slurmctld.log" nodes_up ;;
 down) as_root_alone down; down ;;
 "down --wipe") as_root_alone down --wipe; down; rm -rf "$dir" ;;
-*) die "usage: slurm.sh up|status|down [--wipe]" ;;
+*) die "usage: slurm.sh up|status|stop|start|down [--wipe]" ;;
 esac

@@ -105,7 +105,7 @@ def test_a_large_array_is_one_call_and_all_of_it_runs(cluster: Cluster) -> None:
 
 
 @pytest.mark.can("stopped")
-def test_a_scheduler_that_stops_for_a_while_goes_on_where_it_was(cluster: Cluster) -> None:
+def test_a_scheduler_that_stops_for_a_while_goes_on_or_tells_what_it_lost(cluster: Cluster) -> None:
     assert cluster.dialect.stopped
     cluster.write("waking.py", SLEEPING.replace("time.sleep(600)", WAKING))
     cluster.hpcpipe("submit", "waking.py")
@@ -116,4 +116,9 @@ def test_a_scheduler_that_stops_for_a_while_goes_on_where_it_was(cluster: Cluste
         assert report["trouble"]
         assert not report["finished"]
         cluster.write("wake", "")
+    if not cluster.dialect.lasting:
+        lost, blocked = ("lost", "lost"), ("blocked", "upstream failed")
+        fates = {"sleep/1": lost, "sleep/2": lost, "wait/1": blocked, "wait/2": blocked}
+        assert told(cluster.finish()) == fates
+        cluster.hpcpipe("retry")
     assert cluster.finish()["failures"] == []

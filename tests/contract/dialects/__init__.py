@@ -15,17 +15,8 @@ from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
 
 __all__ = [
-    "DIALECTS",
-    "DRMAA",
-    "FLUX",
-    "HTCONDOR",
-    "LOCAL",
-    "LSF",
-    "PBS",
-    "SGE",
-    "SLURM",
-    "TORQUE",
-    "Dialect",
-]
+    "DIALECTS", "DRMAA", "FLUX", "HTCONDOR", "IPYPARALLEL", "LOCAL", "LSF", "OAR", "PBS", "SGE",
+    "SLURM", "TORQUE", "Dialect",
+]  # fmt: skip
 
 DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX, HTCONDOR)

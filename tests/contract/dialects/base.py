@@ -87,6 +87,7 @@ class Dialect:
     words: tuple[str, str] = ("", "")  # how its queue says "held", and a word that it never says
     times: Times | None = None  # start and end of elements
     stopped: Callable[[], AbstractContextManager[None]] | None = None  # as long as it lasts
+    lasting: bool = True  # whether its jobs outlive that
     node: str = "echo here"  # snippet: prints the name of the node
     set_node: Callable[[str, str], None] | None = None  # to DOWN, or RESUME; of the queue "gpu"
 

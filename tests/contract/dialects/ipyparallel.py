@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +29,24 @@ def _missing() -> str:
 
 def _out_of_reach(home: Path) -> dict[str, str]:
     return {"IPYTHONDIR": str(home / "no-such-profile")}
+
+
+@contextmanager
+def _stopped() -> Iterator[None]:
+    """Have the controller and its engines, which are the user's own, stopped and started anew."""
+    script = Path(__file__).parents[2] / "clusters" / "ipyparallel.sh"
+    named = {"HPCPIPE_TEST_IPYPARALLEL_DIR": os.environ["HPCPIPE_TEST_IPYPARALLEL"]}
+    environment = os.environ | named | {"PYTHON": sys.executable}
+
+    def tell(word: str) -> None:
+        argv = [str(script), word]
+        subprocess.run(argv, env=environment, capture_output=True, timeout=120, check=True)
+
+    tell("down")
+    try:
+        yield
+    finally:
+        tell("up")
 
 
 def _census(spools: Mapping[str, Path]) -> Census:
@@ -63,4 +84,6 @@ IPYPARALLEL = Dialect(
     short_time="5s",
     census=_census,
     missing=_missing,
+    stopped=_stopped,
+    lasting=False,  # its queue is in the controller's memory
 )

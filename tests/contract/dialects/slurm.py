@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect
+from contract.dialects.base import Census, Dialect, stopped
 from hpcpipe.schedulers.slurm import Slurm
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
@@ -87,6 +87,7 @@ SLURM = Dialect(
     aligned=("sbatch", "sbatch", "scontrol"),
     words=("|PENDING|", "|HIBERNATING|"),
     times=_times,
+    stopped=lambda: stopped(Path(os.environ["SLURM_CONF"]).parents[1]),
     node="echo $SLURMD_NODENAME",
     set_node=_set_node,
 )
