@@ -9,6 +9,7 @@ import local
 import measure
 import neuro
 import planner
+import poster
 import startup
 import submit
 import worker
@@ -16,7 +17,7 @@ import worker
 
 def rows(size: int, rounds: int) -> Iterator[measure.Row | str]:
     """Measure what every script does, one after the other."""
-    for script in (startup, worker, submit, big, local, planner, neuro):
+    for script in (startup, worker, submit, big, local, planner, neuro, poster):
         yield from script.rows(size, rounds)
 
 

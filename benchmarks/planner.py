@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import measure
 import psutil
+import slots
 from measure import HPCPIPE, PYTHON, Row, Use, amount, use
+from slots import SLOTS
 
 from hpcpipe.graphs import from_wfformat
 from hpcpipe.plan import Plan, make_plan
@@ -27,7 +28,6 @@ from hpcpipe.planner.simulate import Job, simulate
 from hpcpipe.schedulers.slurm import Slurm
 
 CORES = (8, 40, 200)
-SLOTS = 40  # of the test cluster
 REAL = ("cycles", "epigenomics", "montage", "srasearch")  # run on a real Slurm
 LONG = 40.0  # seconds that a graph is to take there
 CAN = Slurm.capabilities
@@ -174,13 +174,8 @@ def on_slurm(folder: Path, graphs: Sequence[Graph]) -> Iterator[Row | str]:
     if missing := measure.slurm_missing():
         yield f"planner.py runs no graphs, as no Slurm answers: {missing}"
         return
-    site = folder / "slots.toml"
-    site.write_text(f'extends = "{measure.SITE}"\n[limits]\ncores = {SLOTS}\n')
-    env = {"HPCPIPE_SITE": str(site)}
-    naps = ("map", "--name=nap", "--base-dir=runs", "--", "sh", "-c", "sleep 1", ":::")
-    per = 10
-    flat = lasted(folder, env, "nap", *naps, *map(str, range(per * SLOTS)))
-    latency = max(0.0, flat / per - 1)
+    env = slots.slots_site(folder)
+    latency = slots.latency(folder, env)
     yield Row("what Slurm adds to an element of a full cluster", f"{latency * 1000:.0f} ms")
     for graph in graphs:
         scale = LONG / graph.exact(SLOTS)
@@ -195,24 +190,11 @@ def on_slurm(folder: Path, graphs: Sequence[Graph]) -> Iterator[Row | str]:
         batches = make_batches(planned, CAN, Limits(1001, cores=SLOTS), partial(dict, seconds))
         jobs = jobs_of(batches, make_elements(planned, seconds))
         told = simulate(jobs, SLOTS, window=CAN.window, latency=latency).makespan
-        took = lasted(folder, env, graph.name, "submit", str(file))
+        took = slots.lasted(slots.spans(folder, env, graph.name, "submit", str(file)))
         ratio = took / told
         goal = "0.9 – 1.1" + ("" if 0.9 <= ratio <= 1.1 else " (missed)")
         what = f"{graph.name}, {len(graph.tasks):,} tasks in {len(batches)} arrays on Slurm"
         yield Row(f"{what}: wall", f"{took:.1f} s", f"{told:.1f} s", f"{ratio:.2f}", goal)
-
-
-def lasted(folder: Path, env: dict[str, str], name: str, *words: str) -> float:
-    """Submit, wait, and give the seconds from first start to last end, by the accounting."""
-    use(HPCPIPE, *words, cwd=folder, env=env)
-    jobs = measure.jobs_of(folder / "runs" / name)
-    measure.wait_for(jobs)
-    time.sleep(3)  # sacct runs late
-    ask = ("sacct", "-nPX", "-j", ",".join(jobs), "-o", "Start,End")
-    told = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()
-    times = [[time.mktime(time.strptime(one, "%Y-%m-%dT%H:%M:%S")) for one in row.split("|")]
-             for row in told]  # fmt: skip
-    return max(end for _, end in times) - min(start for start, _ in times)
 
 
 # --- packs ----------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ def load_source(record: RunRecord) -> Workflow:
     if DIRECT in source:
         raise UsageError(
             f"{record.workflow} was submitted call by call from an Executor; "
-            "make the same calls again there: only what is missing runs"
+            "make the same calls again there, and ask for more memory or time where that "
+            "ran out: only what is missing runs"
         )
     if not source.get("file"):
         raise UsageError(

@@ -211,7 +211,9 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
     if facts.get("log"):
         yield f"  log        hpcpipe logs {task.name}"
     if task.state.bad and DIRECT in report.record.source:
-        yield f"Mend the cause, then {_CALL_AGAIN}"
+        ran_out = task.reason in (Reason.MEMORY, Reason.TIME)
+        first = "Ask for more of what it ran out of" if ran_out else "Mend the cause"
+        yield f"{first}, then {_CALL_AGAIN}"
     elif task.state.bad:
         yield _remedy(task)
 

@@ -124,6 +124,93 @@ def test_nipype_and_hpcpipe_leave_the_same_files_and_go_on_from_each_other(
     assert written(work).items() >= {n: t for n, t in when.items() if n.count("/") > 1}.items()
 
 
+def test_every_way_to_spread_work_gives_what_nipype_itself_gives(either: Cluster) -> None:
+    for name in ("a1", "a2", "b1"):
+        folder = either.home / "data" / name[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.txt").write_text(name)
+    script = either.write("spread.py", SPREAD + RUN)
+    work = either.home / "work"
+    python(either, script)
+    serial = left(work)
+    sunk = {name: text for name, text in serial.items() if name.startswith("sunk/")}
+    assert sunk == {
+        "sunk/grown/_who_a/_size_1/grown.txt": "[[2], [3, 4]] ['a1', 'a2'] a1.txt",
+        "sunk/grown/_who_a/_size_2/grown.txt": "[[3], [4, 5]] ['a1', 'a2'] a1.txt",
+        "sunk/grown/_who_b/_size_3/grown.txt": "[[4], [5, 6]] ['b1'] b1.txt",
+        "sunk/pairs.txt": "[('a', 7), ('b', 8)]",
+    }
+    work.rename(either.home / "serial")
+    python(either, script, "hpcpipe")
+    assert left(work) == serial
+    said = python(either, script).stdout
+    assert "found cached" in said
+    # These nipype always runs.
+    assert {*re.findall(r'Executing "(\w+)"', said)} == {"files", "others", "sink", "last"}
+
+
+# itersource, synchronized iterables, a nested MapNode, SelectFiles, a DataGrabber and a DataSink.
+SPREAD = """
+import os, sys
+import nipype.pipeline.engine as pe
+from nipype.interfaces.io import DataGrabber, DataSink, SelectFiles
+from nipype.interfaces.utility import Function, IdentityInterface
+
+def add(x, size):
+    return x + size
+
+def grow(rows, files, other):
+    import os
+    names = [os.path.basename(file)[:-4] for file in sorted(files)]
+    with open("grown.txt", "w") as file:
+        file.write(f"{rows} {names} {os.path.basename(other)}")
+    return os.path.abspath("grown.txt")
+
+def pair(who, number):
+    return who, number
+
+def tell(pairs):
+    import os
+    with open("pairs.txt", "w") as file:
+        file.write(str(pairs))
+    return os.path.abspath("pairs.txt")
+
+data = os.path.abspath("data")
+wf = pe.Workflow("spread", base_dir=os.path.abspath("work"))
+wf.config["execution"] = {"hash_method": "content", "crashdump_dir": os.path.abspath("crashes")}
+source = pe.Node(IdentityInterface(fields=["who"]), name="source")
+source.iterables = ("who", ["a", "b"])
+sizes = pe.Node(IdentityInterface(fields=["who", "size"]), name="sizes")
+sizes.itersource = ("source", "who")
+sizes.iterables = [("size", {"a": [1, 2], "b": [3]})]
+files = pe.Node(SelectFiles({"found": "{who}/*.txt"}, base_directory=data, force_lists=True),
+                name="files")
+others = pe.Node(DataGrabber(infields=["who"], outfields=["found"]), name="others")
+others.inputs.base_directory, others.inputs.template = data, "%s/*1.txt"
+others.inputs.template_args = {"found": [["who"]]}
+others.inputs.sort_filelist = True
+rows = pe.MapNode(Function(function=add), iterfield=["x"], nested=True, name="rows")
+rows.inputs.x = [[1], [2, 3]]
+grown = pe.Node(Function(function=grow), name="grown")
+both = pe.Node(Function(function=pair), name="both")
+both.iterables, both.synchronize = [("who", ["a", "b"]), ("number", [7, 8])], True
+told = pe.JoinNode(Function(function=tell), joinsource="both", joinfield="pairs", name="told")
+sink = pe.Node(DataSink(base_directory=os.path.abspath("work/sunk")), name="sink")
+last = pe.Node(DataSink(base_directory=os.path.abspath("work/sunk")), name="last",
+               run_without_submitting=True)
+wf.connect(source, "who", sizes, "who")
+wf.connect(source, "who", files, "who")
+wf.connect(source, "who", others, "who")
+wf.connect(sizes, "size", rows, "size")
+wf.connect(rows, "out", grown, "rows")
+wf.connect(files, "found", grown, "files")
+wf.connect(others, "found", grown, "other")
+wf.connect(grown, "out", sink, "grown")
+wf.connect(both, "out", told, "pairs")
+wf.connect(told, "out", last, "@")
+"""
+
+
 def test_a_file_of_nipypes_is_submitted_and_goes_on_where_it_was_changed(
     either: Cluster,
 ) -> None:
@@ -151,6 +238,8 @@ def test_stages_share_elements_unless_a_time_is_set_and_leave_two_files_each(
     timed = json.loads(either.hpcpipe("plan", "--json", "--time", "10m", script).stdout)
     assert [batch["elements"] for batch in timed["batches"]] == [8, 8]
     assert [wait["kind"] for wait in timed["batches"][1]["dependencies"]] == ["each"]
+    larger = either.write("larger.py", f"{TWO}two.plugin_args = {{'memory': '1G'}}\n")
+    assert calls(either, larger) == 2
     assert "Submitted in 1 call" in either.hpcpipe("submit", script).stdout
     run = either.home / "work/two"
     assert either.finish("--run", run)["verdict"] == "all 16 tasks are good"

@@ -15,7 +15,7 @@ import pytest
 from hpcpipe.axes import Axis
 from hpcpipe.ledger import Submission
 from hpcpipe.model import JobEnd, Reason, Resources, State
-from hpcpipe.record import BatchRecord, NodeRecord, RunRecord
+from hpcpipe.record import DIRECT, BatchRecord, NodeRecord, RunRecord
 from hpcpipe.show import change_lines, explain_lines, report_json, status_lines
 from hpcpipe.status import Place, Report, Task
 
@@ -209,6 +209,12 @@ EXPLAINED: dict[str, tuple[Task, Report, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_an_explanation_is_as_it_was(name: str, golden: Golden) -> None:
     golden(f"screens/explain-{name}.txt", fits([*explain_lines(*EXPLAINED[name])]))
+
+
+def test_calls_that_ran_out_of_something_are_made_again_with_more_of_it() -> None:
+    ran = replace(FAILED, record=FAILED.record._replace(source={DIRECT: True}))
+    last = [*explain_lines(failed("normalize/SAD07", Reason.MEMORY), ran, {})][-1]
+    assert last.startswith("Ask for more of what it ran out of, then make the calls again from")
 
 
 # For pipes and scripts

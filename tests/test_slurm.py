@@ -56,7 +56,8 @@ def test_without_accounting_the_controllers_memory_is_read() -> None:
 
 
 def test_array_rows_are_spread_and_held_ones_are_told() -> None:
-    statuses = slurm((0, "29634_[0-2,9%2]|PENDING|JobHeldUser\n7|ODD|None\n", "")).poll(["29634"])
+    said = "29634_[0-2,9%2]|PENDING|BeginTime|2037-01-01T00:00:00\n7|ODD|None|N/A\n"
+    statuses = slurm((0, said, "")).poll(["29634"])
     held = JobStatus(State.HELD, "PENDING", "JobHeldUser")
     assert statuses == {
         **dict.fromkeys(("29634_0", "29634_1", "29634_2", "29634_9"), held),
@@ -69,7 +70,7 @@ def test_dependencies_of_a_kind_are_joined_by_colons() -> None:
     after = [After("7", "each"), After("8"), After("9", element=4), After("6", "each")]
     words = Slurm().submit_command(Path("run/batches/x.sh"), after, token="t", held=True)
     assert "--dependency=aftercorr:7:6,afterok:8:9_4" in words
-    assert {"--hold", "--kill-on-invalid-dep=yes", "batches/x.sh"} <= set(words)
+    assert {"--begin=2037-01-01", "--kill-on-invalid-dep=yes", "batches/x.sh"} <= set(words)
 
 
 def test_one_cluster_of_several_is_named_in_every_question() -> None:

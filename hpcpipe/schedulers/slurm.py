@@ -1,6 +1,6 @@
 """Slurm.
 
-Commands: ``sbatch``, ``scontrol release``, ``squeue``, ``sacct`` (``scontrol show job`` where
+Commands: ``sbatch``, ``scontrol update``, ``squeue``, ``sacct`` (``scontrol show job`` where
 there is no accounting), ``scancel``. Tried on a real Slurm 22.05.8, in the tests.
 
 Site keys: ``[slurm] options``, extra ``#SBATCH`` directives passed through whole; ``requeue``,
@@ -30,6 +30,9 @@ Oddities worth knowing:
   such a word, or a backslash, in the path itself would lead them elsewhere.
 * ``sacct`` runs about a second late; an empty or RUNNING answer means "not known yet".
 * Elements that are cancelled while they are held, but not the whole job, leave no trace at all.
+* With ``PriorityType=priority/basic`` a job that was held by ``--hold`` comes last when released,
+  after those that wait for it. So what is to be held gets a begin in the year 2037 instead, and is
+  released by ``StartTime=now``.
 """
 
 from __future__ import annotations
@@ -51,13 +54,14 @@ _UNREACHABLE = (
     r"|Socket timed out|Zero Bytes were transmitted|Unable to establish (control|configuration)"
     r"|Could not establish a configuration|Problem talking to the database"
     r"|Unable to connect to database|command not found"
-    r"|Unexpected message received"  # so `scontrol release`
+    r"|Unexpected message received"  # so `scontrol`
 )
 # A limit of jobs, of whomever it is; a limit of their size or time shall not match.
 _PASSING = (
     r"(QOS|Assoc)(Max|Grp)\w*Submit\w*Limit|Resource temporarily unavailable"
     r"|temporarily unable to accept job"
 )
+_NEVER = "2037-01-01"  # when what is held would start
 _NO_ACCOUNTING = "accounting storage is disabled"
 
 
@@ -84,7 +88,7 @@ class Slurm(CommandScheduler):
     ) -> tuple[str, ...]:
         words = ["sbatch", "--parsable", f"--comment=hpcpipe:{token}"]
         if held:
-            words.append("--hold")
+            words.append(f"--begin={_NEVER}")
         if after:
             words.append(f"--dependency={_dependency(after)}")
             words.append("--kill-on-invalid-dep=yes")
@@ -99,12 +103,12 @@ class Slurm(CommandScheduler):
         return match[1]
 
     def release_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
-        return ("scontrol", *self._on, "release", ",".join(jobs))
+        return ("scontrol", *self._on, "update", f"JobId={','.join(jobs)}", "StartTime=now")
 
     def poll_command(self, jobs: Collection[str]) -> tuple[str, ...]:
         # squeue cuts long index lists at 64 characters unless told otherwise, by a variable only.
-        ask = ("squeue", *self._on, "-h", "-o", "%i|%T|%r", "-j", ",".join(jobs))
-        return ("env", "SLURM_BITSTR_LEN=0", *ask)
+        ask = ("squeue", *self._on, "-h", "-o", "%i|%T|%r|%S", "-j", ",".join(jobs))
+        return ("env", "SLURM_BITSTR_LEN=0", "SLURM_TIME_FORMAT=standard", *ask)
 
     def read_poll(self, done: Done) -> Mapping[str, JobStatus]:
         if done.status and "Invalid job id" in done.stderr:
@@ -112,11 +116,13 @@ class Slurm(CommandScheduler):
         self.refuse(done)
         statuses = {}
         for line in _rows(done):
-            element, native, why = [*line.split("|", 2), "", ""][:3]
+            element, native, why, start = [*line.split("|", 3), "", "", ""][:4]
             state = LIVE.get(native, State.UNKNOWN)
             if native in ENDED:
                 continue  # still listed, but over: the accounting tells the rest
-            if state is State.QUEUED and why.startswith("JobHeld"):
+            if state is State.QUEUED and start.startswith(_NEVER):
+                state, why = State.HELD, "JobHeldUser"
+            elif state is State.QUEUED and why.startswith("JobHeld"):
                 state = State.HELD
             elif why == "DependencyNeverSatisfied":
                 state = State.BLOCKED

@@ -20,7 +20,9 @@ import pytest
 from contract.dialects import LOCAL
 from contract.dialects.base import Times
 from contract.harness import Cluster, until
+from hpcpipe.ledger import Ledger
 from hpcpipe.outcome import load_value
+from hpcpipe.rundir import RunDir
 
 COUNT = 100
 
@@ -274,3 +276,16 @@ def test_a_refused_account_is_named_and_what_is_suggested_ends_green(slurm: Clus
     assert suggested(refused) == suggested(screen) == [["retry", "--account", "lab"]]
     slurm.hpcpipe(*suggested(screen)[0])
     assert slurm.finish()["failures"] == []
+
+
+@pytest.mark.slurm
+def test_who_waits_for_others_is_not_preferred_to_them(slurm: Cluster) -> None:
+    slurm.write("gathered.py", GATHERED)
+    slurm.hpcpipe("submit", "gathered.py", "--account", "lab")
+    submissions = Ledger(RunDir(next(slurm.home.glob("runs/*"))).ledger).read().submissions
+    jobs = [one.job for one in submissions.values() if one.job]
+    shown = [subprocess.check_output(["scontrol", "show", "job", job], text=True) for job in jobs]
+    priorities = [int(re.findall(r"Priority=(\d+)", one)[0]) for one in shown]
+    assert len(jobs) > 1
+    assert priorities == sorted(priorities, reverse=True)
+    slurm.finish()
