@@ -265,4 +265,7 @@ def machine(load: float) -> Iterator[str]:
 
 
 def _slurm_version() -> str:
-    return use("sbatch", "--version").said if shutil.which("sbatch") else "no Slurm"
+    try:
+        return use("sbatch", "--version").said
+    except (OSError, subprocess.CalledProcessError):  # it fails without a configuration, too
+        return "no Slurm"
