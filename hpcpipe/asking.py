@@ -78,16 +78,33 @@ def _take_turn(rundir: RunDir) -> bool:
     """
     for _ in range(2):
         try:
-            os.close(os.open(rundir.asking, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            fd = os.open(rundir.asking, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            try:
+                os.write(fd, f"{os.getpid()} {os.uname().nodename}".encode())
+            finally:
+                os.close(fd)
         except FileExistsError:
             with suppress(OSError):
-                if time.time() - rundir.asking.stat().st_mtime < _TURN:
+                late = time.time() - rundir.asking.stat().st_mtime >= _TURN
+                if not late and not _is_gone(rundir):
                     return False
                 rundir.asking.unlink()  # of one that was killed
         except OSError:
             return True
         else:
             return True
+    return False
+
+
+def _is_gone(rundir: RunDir) -> bool:
+    """Tell whether who asks is a process of this host that has ended."""
+    with suppress(OSError, ValueError):  # it has just finished, or not signed yet
+        pid, host = rundir.asking.read_text().split()
+        if host == os.uname().nodename:
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                return True
     return False
 
 

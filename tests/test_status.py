@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -322,6 +323,15 @@ def test_a_client_that_was_killed_while_it_asked_keeps_nobody_from_asking(chain:
     os.utime(chain.rundir.asking, (now - 1000, now - 1000))
     make_report(chain.rundir, now=now + 2 * POLL)
     assert asked(fake) == ["poll"]
+    # Of a process of this host it is known at once.
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    chain.rundir.asking.write_text(f"{ended.pid} {os.uname().nodename}")
+    make_report(chain.rundir, now=now + 4 * POLL)
+    assert asked(fake) == ["poll"]
+    chain.rundir.asking.write_text(f"{os.getpid()} {os.uname().nodename}")
+    make_report(chain.rundir, now=now + 6 * POLL)
+    assert asked(fake) == []
 
 
 def test_an_answer_that_is_coming_is_waited_for_where_there_is_none(
