@@ -14,8 +14,8 @@ from contract.dialects import standin
 from contract.dialects.base import Census, Dialect
 from hpcpipe.schedulers.htcondor import HTCondor as Adapter
 
-AD = 's/^{name} = "*\\([^"]*\\)"*$/\\1/p'
-NODE = AD.format(name="DAGNodeName")
+READ = """sed -n 's/^{name} = "*\\([^"]*\\)"*$/\\1/p' $_CONDOR_JOB_AD"""
+DAG, NODE = READ.format(name="DAGManJobId"), READ.format(name="DAGNodeName")
 
 
 def _census(spools: Mapping[str, Path]) -> Census:
@@ -53,8 +53,8 @@ HTCONDOR = Dialect(
         "allowed_execute_duration = 600",
     ),
     index="${node##*_}",
-    element=f"""echo $(sed -n '{AD.format(name="DAGManJobId")}' $_CONDOR_JOB_AD)/$node""",
-    begin=f"node=$(sed -n '{NODE}' $_CONDOR_JOB_AD)\nexec >>\"{{log}}\" 2>&1\n",
+    element=f"""echo $({DAG})/$({NODE})""",
+    begin=f'node=$({NODE})\nexec >>"{{log}}" 2>&1\n',
     variables=standin.variables("htcondor"),
     end=standin.end,
     refused=("initialdir = /nonexistent/dir", "ERROR: No such directory: /nonexistent/dir"),
