@@ -18,7 +18,7 @@ from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.ledger import Submission
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
 from hpcpipe.record import RunRecord
-from hpcpipe.rundir import RunDir, read_pickle, write_pickle
+from hpcpipe.rundir import RunDir, read_pickle, signer_lives, write_pickle
 
 _TURN = 300.0  # seconds after which a client that still asks was killed; commands end before
 _WAIT = 20.0  # seconds that another client's answer is waited for, where there is none yet
@@ -86,25 +86,13 @@ def _take_turn(rundir: RunDir) -> bool:
         except FileExistsError:
             with suppress(OSError):
                 late = time.time() - rundir.asking.stat().st_mtime >= _TURN
-                if not late and not _is_gone(rundir):
+                if not late and signer_lives(rundir.asking) is not False:
                     return False
                 rundir.asking.unlink()  # of one that was killed
         except OSError:
             return True
         else:
             return True
-    return False
-
-
-def _is_gone(rundir: RunDir) -> bool:
-    """Tell whether who asks is a process of this host that has ended."""
-    with suppress(OSError, ValueError):  # it has just finished, or not signed yet
-        pid, host = rundir.asking.read_text().split()
-        if host == os.uname().nodename:
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                return True
     return False
 
 

@@ -7,9 +7,11 @@ scheduler does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from hpcpipe.amounts import format_memory as format_memory
@@ -245,3 +247,24 @@ def ranges(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
         start = last = index
     if start is not None and last is not None:
         yield start, last
+
+
+def parse_indices(text: str) -> Sequence[int]:
+    """Read ``0-999`` or ``1,5,7-9``; a hundred thousand of them must not be as many objects.
+
+    Raises ValueError where the text is anything else, or names an index twice.
+    """
+    runs = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise ValueError(f"{part!r} is neither an index nor first-last")
+        runs.append(range(int(first), int(last or first) + 1))
+        if not runs[-1]:
+            raise ValueError(f"{part!r} holds no index")
+    runs.sort(key=lambda run: run.start)
+    if any(after.start < run.stop for run, after in pairwise(runs)):
+        raise ValueError("an index is named twice")
+    if runs[-1].stop - runs[0].start == sum(map(len, runs)):
+        return range(runs[0].start, runs[-1].stop)
+    return array("q", (index for run in runs for index in run))

@@ -190,17 +190,8 @@ class RunDir:
         return None if stat.st_size else stat.st_ino
 
     def is_held(self) -> bool:
-        """Tell whether the lock's holder lives, as far as can be seen: a process of this host, or
-        one of another host, which is taken to."""
-        try:
-            pid, host = self.lock_file.read_text(errors="replace").split()[:2]
-            if host == os.uname().nodename:
-                os.kill(int(pid), 0)
-        except PermissionError:
-            return True  # somebody else's process
-        except (OSError, ValueError):
-            return False
-        return True
+        """Tell whether somebody holds the lock who lives, as far as can be seen."""
+        return bool(signer_lives(self.lock_file))
 
     def holder(self) -> str:
         """Say who holds the lock, and since when; empty where nobody does."""
@@ -212,6 +203,24 @@ class RunDir:
         pid, host = [*words, "?", "?"][:2]
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stat.st_mtime))
         return f"process {pid} on {host} (user id {stat.st_uid}) since {since}"
+
+
+def signer_lives(file: Path) -> bool | None:
+    """Tell whether the process lives that signed a file, by its id and host.
+
+    One of another host is taken to. None where there is no file, or no signature yet.
+    """
+    try:
+        pid, host = file.read_text(errors="replace").split()[:2]
+        if host == os.uname().nodename:
+            os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's process
+    except (OSError, ValueError):
+        return None
+    return True
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:

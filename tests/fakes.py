@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 
 from hpcpipe.errors import SchedulerError
 from hpcpipe.ledger import Ledger
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State, parse_indices
 from hpcpipe.outcome import load_value
 from hpcpipe.record import read_record
 from hpcpipe.run import Run, submit
 from hpcpipe.rundir import RunDir
-from hpcpipe.schedulers.local.job import parse_indices
 from hpcpipe.site import Limits, Queue, Site
 from hpcpipe.workflow import Workflow
 

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, JobEnd, Reason, State
+from hpcpipe.model import After, JobEnd, Reason, State, parse_indices
 from hpcpipe.schedulers.local import Local, default_spool, tree
-from hpcpipe.schedulers.local.job import Spec, parse_indices
+from hpcpipe.schedulers.local.job import Spec
 from hpcpipe.schedulers.local.queue import (
     BAD,
     BLOCKED,

@@ -41,7 +41,7 @@ def draw(
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     bars, use = figure.subplots(1, 2, width_ratios=(2, 3))
     minutes = {
-        **{f"{what}": value for what, value in THEIRS.items()},
+        **THEIRS,
         "69 subjects,\nhpcpipe": took,
         "69 subjects,\nthe least": bound / minute,
     }

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcpipe.model import JobStatus, State
+from hpcpipe.model import JobStatus, State, parse_indices
 
 # What the PRE script says: go on (0), skip the node, or ask again after so many seconds.
 _SKIP, _DEFER, _SECONDS = 1, 2, 10
@@ -69,7 +69,8 @@ def describe(script: Path) -> Description:
     text = "\n".join((*ours, *said, "queue", ""))
     _write_whole(script.parents[1] / path, text)
     array = macros.get("array")
-    return Description(path, array and [*_indices(array)], macros.get("throttle", ""))
+    indices = parse_indices(array) if array else None
+    return Description(path, indices, macros.get("throttle", ""))
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -81,12 +82,6 @@ def _write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def _indices(array: str) -> Iterator[int]:
-    for part in array.split(","):
-        first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
 
 
 class Wait(NamedTuple):

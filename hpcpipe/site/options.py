@@ -7,39 +7,15 @@ A table's ``options`` are directives that every job gets.
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from hpcpipe.site.values import Count, Flag, Line, Memory, Name, Text, Variable, one_of
 
-Scheduler = Annotated[
-    Literal[
-        "local",
-        "slurm",
-        "sge",
-        "drmaa",
-        "oar",
-        "ipyparallel",
-        "pbs",
-        "torque",
-        "lsf",
-        "flux",
-        "htcondor",
-    ],
-    one_of(
-        "local",
-        "slurm",
-        "sge",
-        "drmaa",
-        "oar",
-        "ipyparallel",
-        "pbs",
-        "torque",
-        "lsf",
-        "flux",
-        "htcondor",
-        kind="scheduler",
-    ),
-]
+_Scheduler = Literal[
+    "local", "slurm", "sge", "drmaa", "oar", "ipyparallel", "pbs", "torque", "lsf", "flux",
+    "htcondor",
+]  # fmt: skip
+Scheduler = Annotated[_Scheduler, one_of(*get_args(_Scheduler), kind="scheduler")]
 
 
 @dataclass(frozen=True)

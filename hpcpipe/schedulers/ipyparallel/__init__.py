@@ -37,9 +37,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State, parse_indices
 from hpcpipe.schedulers.ipyparallel.engine import Element, run_element
-from hpcpipe.schedulers.local.job import Spec, parse_indices, position, read_directives
+from hpcpipe.schedulers.local.job import Spec, position, read_directives
 
 _PATIENCE = 10.0  # seconds that the controller gets to answer
 _MOST = 500  # ids in one question: the hub's data base knows no longer ones

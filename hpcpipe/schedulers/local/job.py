@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.model import After
+from hpcpipe.model import After, parse_indices
 
 _DIRECTIVE = re.compile(r"#HPCPIPE\s+--(\w+)=(.+)")
 
@@ -45,27 +43,6 @@ class Spec:
         """Spell one element's output file, from the run folder: ``%j``, ``%a``, ``%%`` filled."""
         words = {"%j": job, "%a": str(index), "%%": "%"}
         return re.sub("%[ja%]", lambda match: words[match[0]], self.output)
-
-
-def parse_indices(text: str) -> Sequence[int]:
-    """Read ``0-999`` or ``1,5,7-9``; a hundred thousand of them must not be as many objects.
-
-    Raises ValueError where the text is anything else, or names an index twice.
-    """
-    runs = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not dash)):
-            raise ValueError(f"{part!r} is neither an index nor first-last")
-        runs.append(range(int(first), int(last or first) + 1))
-        if not runs[-1]:
-            raise ValueError(f"{part!r} holds no index")
-    runs.sort(key=lambda run: run.start)
-    if any(after.start < run.stop for run, after in pairwise(runs)):
-        raise ValueError("an index is named twice")
-    if runs[-1].stop - runs[0].start == sum(map(len, runs)):
-        return range(runs[0].start, runs[-1].stop)
-    return array("q", (index for run in runs for index in run))
 
 
 def position(indices: Sequence[int], index: int) -> int | None:
