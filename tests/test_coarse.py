@@ -83,6 +83,15 @@ def test_whatever_the_graph_every_element_runs_once_and_after_what_it_needs(
     assert [array.elements for array in again.arrays] == [array.elements for array in arrays]
 
 
+def test_a_part_of_a_cell_may_have_no_partner_where_another_part_has() -> None:
+    above: list[tuple[float, list[int]]] = [
+        (1.0, []), (30.0, []), (7.0, [1]), (7.0, [0, 2]), (30.0, [1]), (7.0, [4]), (7.0, [4, 1]),
+    ]  # fmt: skip
+    graph = elements([(seconds, 1, parents) for seconds, parents in above])
+    arrays = coarsen(graph, Capabilities(), 2, calls=6).arrays
+    check_starts(graph, arrays, 1000, Capabilities())
+
+
 def allowed(graph: Elements, size: int, calls: int) -> int:
     """Say how many arrays there may be: so many calls, or what depths and sizes force."""
     layers: dict[object, int] = {}

@@ -16,6 +16,8 @@ from hpcpipe.planner.cells import Chunk
 from hpcpipe.planner.elements import Elements
 from hpcpipe.planner.simulate import Job
 
+_NONE = -1  # no element
+
 # By a layer and one above it: which element needs which; at most one each way.
 Pairs = Mapping[tuple[int, int], Mapping[int, int]]
 
@@ -108,9 +110,10 @@ def _along(
     pivot = max(partners, key=lambda one: (len(laid[one]) == count, one))
     mine = {}
     for element in chunk.elements:
-        if partners[pivot][element] not in index_of[pivot]:  # it is in another part of a cell
+        index = index_of[pivot].get(partners[pivot].get(element, _NONE))
+        if index is None:  # of a cell in several arrays, another part has a partner, or is one
             return chunk.elements, job
-        mine[element] = index_of[pivot][partners[pivot][element]]
+        mine[element] = index
     elements = sorted(chunk.elements, key=mine.__getitem__)
     indices = [mine[element] for element in elements]
     if indices[-1] - indices[0] != count - 1 and not can.sparse:
@@ -118,7 +121,7 @@ def _along(
     each = [
         one
         for one, needed in partners.items()
-        if all(index_of[one].get(needed[element]) == mine[element] for element in elements)
+        if all(index_of[one].get(needed.get(e, _NONE)) == mine[e] for e in elements)
     ]
     second = dict(zip(chunk.elements, chunk.seconds, strict=True))
     whole = [one for one in job.all if one not in each]
