@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
 
+# Exit codes of a worker that no scheduler reads a meaning in, where it left no outcome.
+UPSTREAM_FAILED, CLAIMED, NO_ENVIRONMENT = 86, 87, 88
+
 own_pack = ""  # of the element that runs in this process, set by the worker
 
 

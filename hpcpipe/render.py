@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from hpcpipe import __version__, worker
+from hpcpipe import __version__, outcome
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import ranges
 from hpcpipe.plan import is_static
@@ -26,9 +26,9 @@ from hpcpipe.routing import Route
 from hpcpipe.site import Site
 
 _CODES = {
-    "upstream_failed": worker.UPSTREAM_FAILED,
-    "claimed": worker.CLAIMED,
-    "no_environment": worker.NO_ENVIRONMENT,
+    "upstream_failed": outcome.UPSTREAM_FAILED,
+    "claimed": outcome.CLAIMED,
+    "no_environment": outcome.NO_ENVIRONMENT,
 }
 
 

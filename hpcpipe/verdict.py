@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcpipe.model import JobEnd, Reason, State, format_memory
+from hpcpipe.outcome import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
 from hpcpipe.record import BatchRecord
-from hpcpipe.worker import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
 
 
 def from_outcome(

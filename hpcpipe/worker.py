@@ -19,6 +19,9 @@ from _pickle import loads
 from hpcpipe import outcome
 from hpcpipe.child import load_call, run, terminated
 from hpcpipe.outcome import (
+    CLAIMED,
+    NO_ENVIRONMENT,
+    UPSTREAM_FAILED,
     Refused,
     append_outcome,
     mend_pack,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 MAGIC = b"hpcpipe tasks 1\n"
 ENTRY = 32  # bytes of an index entry: offset 8, length 8, digest 16
 MARK = "hpcpipe: task "  # begins the line before a packed task's own in the log: node and key
-UPSTREAM_FAILED, CLAIMED, NO_ENVIRONMENT = 86, 87, 88  # exit codes no scheduler reads a meaning in
 
 
 # --- one element --------------------------------------------------------------------------------

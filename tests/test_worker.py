@@ -24,8 +24,9 @@ from hpcpipe import each, task
 from hpcpipe.axes import Edge
 from hpcpipe.loading import load_workflow
 from hpcpipe.node import Node
+from hpcpipe.outcome import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
 from hpcpipe.record import read_record
-from hpcpipe.worker import CLAIMED, ENTRY, MAGIC, NO_ENVIRONMENT, UPSTREAM_FAILED
+from hpcpipe.worker import ENTRY, MAGIC
 
 HOST = os.uname().nodename
 TERMINATED = {"ok": False, "signal": signal.SIGTERM, "exit": None, "terminated": True}

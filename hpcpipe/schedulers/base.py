@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import abc
 import os
-import shlex
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -72,6 +71,8 @@ def directives(script: Path, mark: str) -> tuple[tuple[str, ...], tuple[str, ...
 
     This is for schedulers that would run it as any command, and read neither.
     """
+    import shlex  # not for each `hpcpipe status`
+
     first, *lines = script.read_text("utf-8", "surrogateescape").splitlines()
     marked = [line.removeprefix(mark) for line in lines if line.startswith(f"{mark} ")]
     return tuple(first.removeprefix("#!").split()), tuple(shlex.split("\n".join(marked)))
