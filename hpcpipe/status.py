@@ -24,6 +24,9 @@ from hpcpipe.verdict import from_end, from_outcome
 
 BLOCKED_BY = "waits for "  # then the task's name
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
+# Seconds that the accounting may take to tell whose signal it was, though files settle sooner:
+# a busy slurmdbd was seen to be more than 2 behind.
+_LATE = 30.0
 
 
 @dataclass(slots=True, eq=False)  # not frozen: a large run makes many, and that takes twice as long
@@ -221,7 +224,7 @@ class _Judge:
             if outcome.get("signal") in DOUBTFUL:
                 if place.cancelled:
                     return State.CANCELLED, Reason.CANCELLED, place.cancelled, outcome
-                if not (end or self._settled(place) or self._answer.trouble):
+                if not (end or self._settled(place, _LATE) or self._answer.trouble):
                     words = f"ended by signal {outcome['signal']}; the accounting may say why"
                     return State.UNKNOWN, None, words, outcome
             state, reason, words = from_outcome(outcome, end, place.batch)
@@ -249,10 +252,11 @@ class _Judge:
             return State.UNKNOWN, None, "has left the queue; its outcome may be on its way", {}
         return State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting", {}
 
-    def _settled(self, place: Place) -> bool:
+    def _settled(self, place: Place, least: float = 0) -> bool:
         """Tell whether something has been missing for so long that it is not just late."""
         first = self._answer.missing.get(place.element)
-        return first is not None and self._now - first >= self._record.settle_seconds
+        settle = max(self._record.settle_seconds, least)
+        return first is not None and self._now - first >= settle
 
     def _blocker(self, node: NodeRecord, index: int) -> str:
         """Name an upstream task that is not good and cannot become so."""

@@ -200,6 +200,12 @@ def test_the_state_follows_from_the_facts(
     assert (task.state, task.reason, task.words) == (state, reason, words)
 
 
+def test_an_accounting_that_lags_is_awaited_though_files_settle_sooner(lab: Lab) -> None:
+    lab.site = lab.settling(2)
+    facts = Facts(None, killed(15), later=SETTLE - 1)
+    assert report_of(lab, facts).tasks[0].state is UNKNOWN
+
+
 # Several tasks
 
 
