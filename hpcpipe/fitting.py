@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, inf
 
 from hpcpipe.model import Resources, format_memory, format_time
@@ -42,7 +42,7 @@ def fit(wanted: Resources, queue: Queue) -> Resources:
     time = wanted.time
     if time and queue.min_time:
         time = max(time, queue.min_time)
-    return replace(wanted, gpus=gpus, cpus=cpus, time=time)
+    return wanted._replace(gpus=gpus, cpus=cpus, time=time)
 
 
 def find_lacks(wanted: Resources, queue: Queue, site: Site) -> list[Lack]:

@@ -12,13 +12,11 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass
-class Submission:
+class Submission(NamedTuple):
     """A batch that was handed over, or was about to be (``job`` None)."""
 
     batch: str
@@ -30,17 +28,16 @@ class Submission:
     released: bool = False
     cancelled: bool = False
     why: str = ""  # it was cancelled, in words
-    dropped: set[str] = field(default_factory=set)  # elements that were cancelled by themselves
+    dropped: frozenset[str] = frozenset()  # elements that were cancelled by themselves
     refused: bool = False  # by the scheduler, it or a batch of the same submission
     hint: str = ""  # options that would mend a refusal
 
 
-@dataclass
-class History:
+class History(NamedTuple):
     """What the ledger's lines amount to."""
 
-    runs: list[dict[str, Any]] = field(default_factory=list)
-    submissions: dict[str, Submission] = field(default_factory=dict)  # by batch
+    runs: list[dict[str, Any]]
+    submissions: dict[str, Submission]  # by batch
 
     @property
     def last(self) -> dict[str, Any]:
@@ -121,7 +118,7 @@ class Ledger:
 
     def read(self) -> History:
         """Replay the record; a line that a killed client left half-written is passed over."""
-        history = History()
+        history = History([], {})
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -137,24 +134,29 @@ class Ledger:
 
 def _replay(history: History, fact: dict[str, Any]) -> None:
     submissions = history.submissions
+
+    def change(batch: str, **facts: Any) -> None:
+        submissions[batch] = submissions[batch]._replace(**facts)
+
     match fact["event"]:
         case "run":
             history.runs.append(fact)
         case "submitting":
-            submissions[fact["batch"]] = Submission(
-                fact["batch"], fact["run"], fact["token"], fact["time"], fact["held"]
+            batch = fact["batch"]
+            submissions[batch] = Submission(
+                batch, fact["run"], fact["token"], fact["time"], fact["held"]
             )
         case "submitted":
-            submissions[fact["batch"]].job = fact["job"]
+            change(fact["batch"], job=fact["job"])
         case "released":
             for batch in fact["batches"]:
-                submissions[batch].released = True
+                change(batch, released=True)
         case "dropped":
-            submissions[fact["batch"]].dropped |= set(fact["elements"])
+            batch = fact["batch"]
+            change(batch, dropped=submissions[batch].dropped | set(fact["elements"]))
         case "cancelled" | "refused" as event:
             for batch in fact["batches"]:  # of those refused together, some were not even begun
                 unbegun = Submission(batch, history.last["run"], "", fact["time"], held=False)
-                submission = submissions.setdefault(batch, unbegun)
-                submission.cancelled, submission.why = True, fact["why"]
-                submission.refused = event == "refused"
-                submission.hint = fact.get("hint", "")
+                submissions.setdefault(batch, unbegun)
+                refused, hint = event == "refused", fact.get("hint", "")
+                change(batch, cancelled=True, why=fact["why"], refused=refused, hint=hint)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -23,8 +22,7 @@ from hpcpipe.errors import ConfigError
 _BOUND = r"(?:[<>]=?|==)[\w.+-]+"  # of a version
 
 
-@dataclass(frozen=True)
-class Resources:
+class Resources(NamedTuple):
     """What one task asks for: memory in MiB, time in seconds; ``None`` leaves it to the site.
 
     Resources never enter a task's key: asking for more must not run good tasks again.
@@ -92,13 +90,13 @@ class Resources:
 
     def over(self, below: Resources) -> Resources:
         """Lay these over ``below``: what is not said here is taken from there."""
-        said = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(below, **{name: value for name, value in said.items() if value is not None})
+        said = {name: value for name, value in self._asdict().items() if value is not None}
+        return below._replace(**said)
 
     def at_least(self, other: Resources) -> Resources:
         """Raise memory and time to those of ``other``, where it has more."""
         memory = max(self.memory or 0, other.memory or 0) or None
-        return replace(self, memory=memory, time=max(self.time or 0, other.time or 0) or None)
+        return self._replace(memory=memory, time=max(self.time or 0, other.time or 0) or None)
 
     def __str__(self) -> str:
         """Say it in one phrase: ``1 cpu, 4 GB, 2 h``."""

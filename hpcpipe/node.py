@@ -52,7 +52,7 @@ def task(function: Any = None, /, *, folder: bool | None = None, **resources: An
 
 def read_resources(said: Mapping[str, Any], where: str) -> Resources:
     """Read resources as `task` takes them; raises WorkflowError naming ``where``."""
-    known = list(Resources.__dataclass_fields__)
+    known = Resources._fields
     for name in said:
         if name not in known:
             raise WorkflowError(f"{where}: unknown resource {name!r}{near(name, known)}")

@@ -187,7 +187,7 @@ def plan_json(draft: Draft, cores: int | None = None) -> dict[str, Any]:
                 "queue_why": prepared.route.why,
                 "queues_not": prepared.route.others,
                 "software": prepared.route.software,
-                "resources": vars(prepared.route.resources),
+                "resources": prepared.route.resources._asdict(),
                 "tasks": [
                     {"node": node.node.name, "label": label(node.node.axes, task)}
                     for node, task in prepared.batch.members()

@@ -21,7 +21,7 @@ KEY = 16  # bytes
 DIRECT = "direct"  # in the source of a run that grows, call by call; see `hpcpipe.executor`
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(repr=False, eq=False)  # bare, since each status defines it anew
 class NodeRecord:
     """One node's columns; see `hpcpipe.plan.NodePlan`."""
 
@@ -86,7 +86,7 @@ class BatchRecord(NamedTuple):
         if self.starts is None or not self.resources.time:
             return self.resources
         longest = max(after - at for at, after in pairwise(self.starts))
-        return replace(self.resources, time=self.resources.time // longest)
+        return self.resources._replace(time=self.resources.time // longest)
 
     def tasks(self) -> Iterable[tuple[str, str, int | None]]:
         """Give every task's node and key, and the array index of its element."""
@@ -189,14 +189,14 @@ def write_record(rundir: RunDir, record: RunRecord) -> None:
             [(axis.name, axis.labels) for axis in node.axes],
             node.keys,
             [(edge.upstream, edge.base, edge.offsets, edge.starts) for edge in node.edges],
-            vars(node.resources),
+            node.resources._asdict(),
             str(node.folder) if node.folder else None,
             tuple(node.done),
         )
         for node in record.nodes.values()
     ]
     plain["batches"] = [
-        {**batch._asdict(), "resources": vars(batch.resources)} for batch in record.batches.values()
+        {**one._asdict(), "resources": one.resources._asdict()} for one in record.batches.values()
     ]
     write_pickle(rundir.plans / f"{record.run}.pkl", plain)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from hpcpipe.errors import ConfigError
 from hpcpipe.model import Reason, Resources
@@ -35,9 +34,9 @@ def raised_resources(rundir: RunDir, site: Site) -> Mapping[str, Mapping[str, Re
 def _raised(task: Task, asked: Resources, site: Site) -> Resources:
     if task.reason is Reason.MEMORY and asked.memory:
         steps = _steps(asked.memory, site, "max_memory")
-        more = [replace(asked, memory=memory) for memory in steps]
+        more = [asked._replace(memory=memory) for memory in steps]
     elif task.reason is Reason.TIME and asked.time:
-        more = [replace(asked, time=time) for time in _steps(asked.time, site, "max_time")]
+        more = [asked._replace(time=time) for time in _steps(asked.time, site, "max_time")]
     else:
         return asked
     return next((one for one in more if _fits(one, site)), asked)

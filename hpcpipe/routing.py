@@ -6,7 +6,7 @@ the cluster.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from hpcpipe.errors import ConfigError, near
@@ -172,7 +172,7 @@ def _to(
     queue: Queue | None, wanted: Resources, site: Site, why: str, others: tuple[str, ...]
 ) -> Route:
     """Work out all that the script needs in the queue that was chosen."""
-    asked = replace(fit(wanted, queue), queue=queue.name) if queue else wanted
+    asked = fit(wanted, queue)._replace(queue=queue.name) if queue else wanted
     _check_said(asked, site)
     programs = _programs(asked, site, queue)
     if asked.software and not site.software:

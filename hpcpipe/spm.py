@@ -66,7 +66,7 @@ def _workflow(
     """Make a workflow of one interface, mapped over files that go together."""
     from nipype.interfaces import spm
 
-    resources = {key: options.pop(key) for key in Resources.__dataclass_fields__ if key in options}
+    resources = {key: options.pop(key) for key in Resources._fields if key in options}
     given: dict[str, Any] = {key: value for key, value in files.items() if isinstance(value, Each)}
     rest = {key: value for key, value in files.items() if key not in given}
     mapped: dict[str, Any] = each.zip(_AXIS, **rest) if rest else {}

@@ -29,12 +29,11 @@ DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, 
 _LATE = 30.0
 
 
-@dataclass(slots=True, eq=False)  # not frozen: a large run makes many, and that takes twice as long
-class Place:
+class Place(NamedTuple):
     """Where a task was submitted last: its batch, array index, element id, and attempt (from 1)."""
 
     batch: BatchRecord
-    index: int | None
+    array_index: int | None
     element: str
     submission: Submission
     attempt: int
@@ -66,7 +65,7 @@ class Task(NamedTuple):
         return f"{self.node}/{self.label}" if self.label else self.node
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(repr=False, eq=False)  # bare, since each status defines it anew
 class Report:
     """The answer to ``hpcpipe status``."""
 

@@ -54,7 +54,7 @@ def watch(run_folder: str | None) -> None:
 def _log_name(run: Run, task: Any) -> str | None:
     if task.place is None:
         return None
-    return str(run.rundir.log(task.place.batch.id, task.place.index))
+    return str(run.rundir.log(task.place.batch.id, task.place.array_index))
 
 
 @click.command()

@@ -11,7 +11,7 @@ from hpcpipe.errors import WorkflowError
 from hpcpipe.model import Resources
 from hpcpipe.node import read_resources
 
-_WORDS = tuple(Resources.__dataclass_fields__)
+_WORDS = Resources._fields
 _GIB = 1024  # MiB
 _SMALLEST = 512  # MiB; a process that has imported nipype has used up to half of it
 _UNSAID = 0.2  # GB; what nipype takes where a node says nothing

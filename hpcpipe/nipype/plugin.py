@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nipype.workflow")
 
-_RESOURCES = tuple(Resources.__dataclass_fields__)
+_RESOURCES = Resources._fields
 _OURS = {"site", "wait", "status_callback", "map_procs", "sbatch_args", *_RESOURCES}
 # What MultiProc takes, and programs pass whatever the plugin is.
 _LIMITS = {"n_procs", "memory_gb", "n_gpu_procs", "raise_insufficient"}

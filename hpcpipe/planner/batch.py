@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -69,7 +69,7 @@ class Batch:
     def asked(self) -> Resources:
         """What an element asks for: its tasks' times together, of the rest what one needs."""
         time = self.resources.time
-        return replace(self.resources, time=time * self.longest) if time else self.resources
+        return self.resources._replace(time=time * self.longest) if time else self.resources
 
     def members(self) -> Iterator[tuple[NodePlan, int]]:
         """Give every task: its node, and its flat index there."""
