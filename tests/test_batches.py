@@ -300,7 +300,12 @@ capabilities = st.builds(
     element_dependency=st.booleans(),
     subset=st.booleans(),
     sparse=st.booleans(),
+    array_of_one=st.booleans(),
+    success=st.booleans(),
+    hold=st.booleans(),
     first_index=st.integers(0, 1),
+    window=st.none() | st.integers(1, 4),
+    no_path=st.just(""),
 )
 limits = st.builds(
     Limits,
