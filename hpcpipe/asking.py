@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from functools import cache
 from typing import NamedTuple
 
 from hpcpipe.errors import SchedulerUnavailable
@@ -160,7 +159,12 @@ def _read_answer(rundir: RunDir) -> Answer:
     asked, live, ended, missing, trouble = plain
     return Answer(
         asked,
-        {element: _status(*facts) for element, facts in live.items()},
+        {
+            element: status
+            for state, native, why, elements in live
+            for status in (JobStatus(State(state), native, why),)
+            for element in elements
+        },
         {
             element: JobEnd(native, Reason(reason) if reason else None, *facts)
             for element, (native, reason, *facts) in ended.items()
@@ -170,13 +174,11 @@ def _read_answer(rundir: RunDir) -> Answer:
     )
 
 
-@cache  # a hundred thousand elements share a handful
-def _status(state: str, native: str, why: str) -> JobStatus:
-    return JobStatus(State(state), native, why)
-
-
 def _write_answer(rundir: RunDir, answer: Answer) -> None:
-    live = {e: (str(one.state), one.native, one.why) for e, one in answer.live.items()}
+    alike: dict[JobStatus, list[str]] = {}  # a hundred thousand elements share a handful
+    for element, status in answer.live.items():
+        alike.setdefault(status, []).append(element)
+    live = [(str(one.state), one.native, one.why, elements) for one, elements in alike.items()]
     ended = {
         e: (native, reason and str(reason), *facts)
         for e, (native, reason, *facts) in answer.ended.items()
