@@ -38,7 +38,9 @@ class Job:
 
     ``memory`` in MiB, ``time`` in seconds; ``array`` is empty for a plain job; ``listed`` holds
     the indices, where they are not ``first``, ``first + 1``, …; ``throttle`` is how many elements
-    may run at a time. ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's words.
+    may run at a time. ``threads`` is ``cpus``, or the one that a job gets which asks for none; None
+    where it gets a whole machine. ``constraints``, ``licences`` and ``gpu_model`` are in the
+    scheduler's words.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Job:
     queue: str | None
     account: str | None
     cpus: int | None
+    threads: int | None
     memory: int | None
     time: int | None
     gpus: int | None
@@ -93,6 +96,7 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         queue=(queue.spelled or queue.name) if queue and queue.named else None,
         account=route.account,
         cpus=asked.cpus,
+        threads=asked.cpus or (None if queue and queue.exclusive else 1),
         memory=asked.memory,
         time=asked.time,
         gpus=asked.gpus,

@@ -667,3 +667,25 @@ def test_an_option_of_sbatch_that_would_be_lost_is_refused() -> None:
     node = Asking(plugin_args={"sbatch_args": "--mem=3G --qos=high"})
     with pytest.raises(WorkflowError, match="--qos=high has no counterpart here"):
         demands(node, {})
+
+
+STAND_INS = """
+import sys
+from hpcpipe.nipype import element
+import nipype.pipeline.engine.utils as engine
+import nipype.utils.config as config
+
+taken = "filelock", "dateutil.parser", "nipype.utils.provenance"
+assert not {*taken} & {*sys.modules}, "nipype's import has loaded what it should not"
+assert engine.nipype_ns["pipe"].uri.endswith("nipype/terms/pipe")
+assert engine.pm.Namespace("a", "b")
+with config.SoftFileLock(sys.argv[1], timeout=1):
+    pass
+import filelock, nipype.utils.provenance
+assert isinstance(filelock.SoftFileLock, type)
+assert isinstance(nipype.utils.provenance.ProvStore, type)
+"""
+
+
+def test_what_stands_in_for_seldom_used_modules_loads_them_when_it_is_used(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", STAND_INS, tmp_path / "lock"], check=True, timeout=60)

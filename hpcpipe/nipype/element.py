@@ -10,42 +10,23 @@ import os
 import sys
 import time
 from _pickle import loads
-from importlib.machinery import PathFinder
-from importlib.util import LazyLoader
+
+from hpcpipe.nipype.lazily import Finder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from importlib.machinery import ModuleSpec
     from typing import Any
-
-_SELDOM_USED = {"asyncio", "networkx", "nibabel", "scipy.io"}
-
-
-class _Later:
-    """Finds modules that nipype imports but few nodes use: each is loaded when it is looked into.
-
-    They are more than half of what an element's start would cost.
-    """
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Find one of the modules, as the import system asks."""
-        del target
-        spec = PathFinder.find_spec(name, path) if name in _SELDOM_USED else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
-
 
 # Imported with this module, so that tasks that share an element share it, too.
 os.environ.setdefault("NIPYPE_NO_ET", "1")  # else every process asks the network for news
-sys.meta_path.insert(0, _Later)
+Finder.install()
 try:
     from nipype import config, logging
     from nipype.pipeline.engine.nodes import NodeExecutionError
+    from nipype.utils import profiler  # noqa: F401  or each node's process would load it anew
 finally:
-    sys.meta_path.remove(_Later)
+    Finder.remove()
 
 
 class Stopped(Exception):

@@ -5,6 +5,7 @@
 exec >>"logs/node-0a1b2c3d.$FLUX_JOB_CC.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$FLUX_JOB_CC
 job=$FLUX_JOB_ID
 attempt=0  # a job is never started again

@@ -4,6 +4,7 @@
 exec >>"logs/node-0a1b2c3d.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=0  # FLUX_JOB_CC may be there, inherited from the array that submitted this job
 job=$FLUX_JOB_ID
 attempt=0  # a job is never started again

@@ -6,6 +6,7 @@ node=$(ad DAGNodeName)
 exec >>"logs/node-0a1b2c3d.${node##*_}.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=${node##*_}
 job=$(ad DAGManJobId)/$node
 attempt=$(ad NumJobStarts)  # those before this one

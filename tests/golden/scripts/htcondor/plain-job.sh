@@ -5,6 +5,7 @@ node=$(ad DAGNodeName)
 exec >>"logs/node-0a1b2c3d.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=0
 job=$(ad DAGManJobId)/$node
 attempt=$(ad NumJobStarts)  # those before this one

@@ -4,6 +4,7 @@
 #HPCPIPE --output=logs/node-0a1b2c3d.%a.out
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=${HPCPIPE_INDEX:-0}
 job=$HPCPIPE_JOB_ID
 attempt=0

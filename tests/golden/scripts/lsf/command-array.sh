@@ -7,6 +7,7 @@
 exec >>"logs/node-0a1b2c3d.$LSB_JOBINDEX.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$LSB_JOBINDEX
 job="${LSB_JOBID}[$index]"
 attempt=0  # LSF does not tell a job how often it was started

@@ -7,6 +7,7 @@
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
 exec >>logs/node-0a1b2c3d.$OAR_ARRAY_INDEX.out 2>&1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$OAR_ARRAY_INDEX
 job=$OAR_JOB_ID
 attempt=0

@@ -9,6 +9,7 @@ cd -- "${folder%.}" || exit 1
 exec >>"logs/node-0a1b2c3d.$PBS_ARRAY_INDEX.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 3 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$PBS_ARRAY_INDEX
 job=$PBS_JOBID
 attempt=0  # PBS does not tell a job how often it was started

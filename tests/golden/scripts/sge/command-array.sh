@@ -8,6 +8,7 @@
 #$ -r n
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$SGE_TASK_ID
 job=$JOB_ID.$index
 attempt=${RESTARTED:-0}

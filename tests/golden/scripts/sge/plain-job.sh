@@ -7,6 +7,7 @@
 #$ -r n
 # hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=0
 job=$JOB_ID
 attempt=${RESTARTED:-0}

@@ -5,6 +5,7 @@
 #SBATCH --no-requeue
 # hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=0  # SLURM_ARRAY_TASK_ID may be there, inherited from the array that submitted this job
 job=$SLURM_JOB_ID
 attempt=${SLURM_RESTART_COUNT:-0}

@@ -6,6 +6,7 @@
 #SBATCH --no-requeue
 # hpcpipe 1.2.3: node-0a1b2c3d, 3 of smooth, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$SLURM_ARRAY_TASK_ID
 job=${SLURM_ARRAY_JOB_ID}_$index
 attempt=${SLURM_RESTART_COUNT:-0}

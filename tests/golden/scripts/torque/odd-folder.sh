@@ -10,6 +10,7 @@ cd -- "${folder%.}" || exit 1
 exec >>"logs/node-0a1b2c3d.$PBS_ARRAYID.out" 2>&1
 # hpcpipe 1.2.3: node-0a1b2c3d, 2 of bet, workflow wf.
 # Starts in the run's .hpcpipe folder, to which every path below is relative.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 index=$PBS_ARRAYID
 job=$PBS_JOBID
 attempt=0  # Torque does not tell a job how often it was started
