@@ -19,12 +19,12 @@ from slots import SLOTS
 
 from hpcpipe.graphs import from_wfformat
 from hpcpipe.plan import Plan, make_plan
-from hpcpipe.planner.arrays import exact_jobs
 from hpcpipe.planner.batch import Batch, Limits
 from hpcpipe.planner.batches import make_batches
 from hpcpipe.planner.elements import Elements, make_elements
 from hpcpipe.planner.predict import jobs_of
 from hpcpipe.planner.simulate import Job, simulate
+from hpcpipe.planner.yardstick import exact_jobs
 from hpcpipe.schedulers.slurm import Slurm
 
 CORES = (8, 40, 200)

@@ -16,9 +16,9 @@ from measure import Row
 from slots import SLOTS
 
 from hpcpipe.plan import make_plan
-from hpcpipe.planner.arrays import exact_jobs
 from hpcpipe.planner.elements import make_elements
 from hpcpipe.planner.simulate import simulate
+from hpcpipe.planner.yardstick import exact_jobs
 
 POSTER = Path(__file__).parents[1] / "examples" / "poster"
 sys.path.append(str(POSTER))

@@ -17,9 +17,10 @@ from hpcpipe.model import Capabilities
 from hpcpipe.plan import make_plan
 from hpcpipe.planner.arrays import Array, make_jobs
 from hpcpipe.planner.coarse import coarsen
-from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.planner.elements import Elements, join, read_tasks
 from hpcpipe.planner.makespan import makespan
 from hpcpipe.planner.simulate import Job, simulate
+from hpcpipe.planner.yardstick import exact_jobs, exact_makespans
 
 CAPABILITIES = [
     Capabilities(),
@@ -39,7 +40,7 @@ def elements(tasks: Sequence[tuple[float, int, Sequence[int]]], *, fuse: bool = 
         graph.add_edges_from((parent, number) for parent in parents)
     flow = from_networkx(graph, "random")
     known = {name: node.seconds for name, node in flow.nodes.items() if node.seconds}
-    return make_elements(make_plan(flow), known, fuse=fuse)
+    return join(read_tasks(make_plan(flow), known), fuse=fuse)
 
 
 @st.composite
@@ -132,6 +133,14 @@ def test_the_makespan_is_what_the_simulator_says(
     cores += 3
     expected = simulate(jobs, cores, window=can.window).makespan
     assert makespan(jobs, cores, window=can.window) == pytest.approx(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(graphs(), st.lists(st.integers(4, 60), min_size=1, max_size=3))
+def test_exact_dependencies_take_what_the_simulator_says(graph: Elements, cores: list[int]) -> None:
+    jobs = exact_jobs(graph)
+    expected = [simulate(jobs, count).makespan for count in cores]
+    assert exact_makespans(graph, cores) == pytest.approx(expected)
 
 
 def test_a_makespan_is_known_to_the_last_of_single_elements() -> None:

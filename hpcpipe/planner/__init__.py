@@ -2,5 +2,5 @@
 
 Read `batches` first. `exact` is for regular workflows, with `chains`; `coarse` searches arrays for
 all others, over `lines`, `cuts` and `cells`; `simulate` has the rules of schedulers, and `makespan`
-their short form.
+their short form; `yardstick` is what all are judged by.
 """

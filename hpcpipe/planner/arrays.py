@@ -193,21 +193,6 @@ def make_jobs(graph: Elements, arrays: Sequence[Array]) -> list[Job]:
     ]
 
 
-def exact_jobs(graph: Elements) -> list[Job]:
-    """Give every element as a job of its own, longest way down first: what no plan need beat."""
-    order = sorted(graph.order, key=lambda element: -graph.below[element])
-    number = {element: at for at, element in enumerate(order)}
-    return [
-        Job(
-            [graph.seconds[element]],
-            range(1),
-            [number[parent] for parent in graph.parents[element]],
-            cpus=graph.places[element][0].cpus or 1,
-        )
-        for element in order
-    ]
-
-
 def make_batch(graph: Elements, array: Array, can: Capabilities) -> Batch:
     """Give an array as the batch to be submitted."""
     tasks = [task for element in array.elements for task in graph.tasks[element]]

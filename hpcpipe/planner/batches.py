@@ -11,7 +11,9 @@ No scheduler is named here, only `Capabilities`. There are two ways:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import ceil
 
 from hpcpipe.model import Capabilities, Resources
@@ -19,7 +21,7 @@ from hpcpipe.plan import RUN, Plan
 from hpcpipe.planner.arrays import make_batch
 from hpcpipe.planner.batch import Batch, Limits
 from hpcpipe.planner.coarse import coarsen
-from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.planner.elements import Elements, join, read_tasks
 from hpcpipe.planner.exact import make_exact
 
 _LARGE = 300_000  # tasks of which a regular workflow is not searched
@@ -50,14 +52,29 @@ def make_batches(
         few = min(len(exact), len(plan.nodes)) <= limits.coarse_calls
         if (few and not _relaxed(exact)) or plan.count(RUN) > _LARGE:
             return exact
-    graph = _elements(plan, seconds(), pack)
-    if not len(graph):
-        return ()
     calls = min(limits.coarse_calls, limits.calls)
-    found = coarsen(graph, capabilities, size, calls=calls, slack=limits.slack, cores=limits.cores)
-    batches = tuple(make_batch(graph, one, capabilities) for one in found.arrays)
+    with _uncollected():
+        graph = _elements(plan, seconds(), pack)
+        if not len(graph):
+            return ()
+        found = coarsen(
+            graph, capabilities, size, calls=calls, slack=limits.slack, cores=limits.cores
+        )
+        batches = tuple(make_batch(graph, one, capabilities) for one in found.arrays)
     # Many exact arrays are better than few that wait for more, but for others as exact.
     return exact if exact and not _relaxed(exact) and _relaxed(batches) else batches
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause Python's search for garbage, which would walk a growing graph again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _elements(
@@ -67,10 +84,11 @@ def _elements(
 
     An element that is longer than its like keeps all waiting that waits for the whole of them.
     """
-    fused = make_elements(plan, seconds, fuse=True, pack=pack)
+    singles = read_tasks(plan, seconds)
+    fused = join(singles, fuse=True, pack=pack)
     if not any(len(tasks) > 1 for tasks in fused.tasks):
         return fused
-    single = make_elements(plan, seconds, fuse=False, pack=pack)
+    single = join(singles, pack=pack)
     return fused if _by_level(fused) <= 1.01 * _by_level(single) else single
 
 

@@ -23,14 +23,15 @@ from itertools import combinations_with_replacement, product
 from math import cbrt, inf
 
 from hpcpipe.model import Capabilities
-from hpcpipe.planner.arrays import Array, exact_jobs, lay_out
+from hpcpipe.planner.arrays import Array, lay_out
 from hpcpipe.planner.cells import Cells
 from hpcpipe.planner.cuts import Cuts, changed
 from hpcpipe.planner.elements import Elements
 from hpcpipe.planner.lines import make_layers, make_lines
 from hpcpipe.planner.makespan import makespan
-from hpcpipe.planner.simulate import Job, simulate
+from hpcpipe.planner.simulate import Job
 from hpcpipe.planner.sketch import find_pairs, sketch
+from hpcpipe.planner.yardstick import exact_makespans
 
 # Effort is counted in what takes about a microsecond.
 _EFFORT = 4_500_000
@@ -111,8 +112,7 @@ class _Search:
         self._calls = max(calls, least, least + min(len(layers), calls - len(layers)))
         self._room = self._calls - least  # calls left for cuts
         self.cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
-        exact = exact_jobs(graph)
-        self._exact = [simulate(exact, cores).makespan or 1.0 for cores in self.cores]
+        self._exact = [seconds or 1.0 for seconds in exact_makespans(graph, self.cores)]
         self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
         self._many = len(graph) * max(place[0].cpus or 1 for place in set(graph.places))
         self._hard = [0.0] * len(self.cores)  # the latest ones

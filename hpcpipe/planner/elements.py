@@ -45,18 +45,27 @@ class Elements:
         return len(self.tasks)
 
 
-def make_elements(
-    plan: Plan,
-    seconds: Mapping[str, Sequence[float]],
-    *,
-    fuse: bool = False,
-    pack: Callable[[Resources], int] | None = None,
-) -> Elements:
-    """Form the elements of a plan; ``seconds`` are run times by node, as far as known.
+@dataclass(frozen=True, eq=False)
+class Singles:
+    """Columns by task, before any are joined; as those of `Elements`."""
 
-    ``fuse`` joins chains of tasks with equal resources; ``pack`` says of what tasks ask for how
-    many neighbours of a node are joined. A task of unknown run time counts as long as the mean of
-    the known ones.
+    nodes: tuple[NodePlan, ...]
+    tasks: Sequence[tuple[int, int]]
+    places: Sequence[Place]
+    seconds: Sequence[float]
+    parents: Sequence[Sequence[int]]
+    standing: Mapping[int, set[tuple[Standing, int]]]
+
+
+def make_elements(plan: Plan, seconds: Mapping[str, Sequence[float]]) -> Elements:
+    """Form the elements of a plan, a task each; see `read_tasks`."""
+    return join(read_tasks(plan, seconds))
+
+
+def read_tasks(plan: Plan, seconds: Mapping[str, Sequence[float]]) -> Singles:
+    """Read what is to run; ``seconds`` are run times by node, as far as known.
+
+    A task of unknown run time counts as long as the mean of the known ones.
     """
     nodes = tuple(plan.nodes.values())
     known = [one for column in seconds.values() for one in column]
@@ -88,16 +97,26 @@ def make_elements(
                         at = -1 if place.index is None else place.index
                         standing.setdefault(element, set()).add((Standing(place.job), at))
             parents.append(sorted(mine))
-    groups = list(_chains(parents, places, standing)) if fuse else [[t] for t in range(len(tasks))]
+    return Singles(nodes, tasks, places, times, parents, standing)
+
+
+def join(
+    singles: Singles, *, fuse: bool = False, pack: Callable[[Resources], int] | None = None
+) -> Elements:
+    """Form elements of tasks.
+
+    ``fuse`` joins chains of tasks with equal resources; ``pack`` says of what tasks ask for how
+    many neighbours of a node are joined.
+    """
+    groups = list(_chains(singles)) if fuse else [[task] for task in range(len(singles.tasks))]
     if pack:
-        groups = list(_packs(groups, tasks, places, pack))
-    return _columns(nodes, groups, tasks, places, times, parents, standing)
+        groups = list(_packs(singles, groups, pack))
+    return _columns(singles, groups)
 
 
-def _chains(
-    parents: Sequence[Sequence[int]], places: Sequence[Place], standing: Mapping[int, object]
-) -> Iterator[list[int]]:
+def _chains(singles: Singles) -> Iterator[list[int]]:
     """Join tasks of which each is the only one to need the one before, and needs no other."""
+    parents, places, standing = singles.parents, singles.places, singles.standing
     only: list[int] = [-1] * len(parents)  # the one task that needs it; -2: several do
     for task, above in enumerate(parents):
         for parent in above:
@@ -117,12 +136,10 @@ def _chains(
 
 
 def _packs(
-    groups: Sequence[list[int]],
-    tasks: Sequence[tuple[int, int]],
-    places: Sequence[Place],
-    pack: Callable[[Resources], int],
+    singles: Singles, groups: Sequence[list[int]], pack: Callable[[Resources], int]
 ) -> Iterator[list[int]]:
     """Join neighbours of a node, or of a chain of nodes, so many as ``pack`` says."""
+    tasks, places = singles.tasks, singles.places
     joined: list[int] = []
     kind: object = None
     held = 0
@@ -139,15 +156,9 @@ def _packs(
         yield joined
 
 
-def _columns(
-    nodes: tuple[NodePlan, ...],
-    groups: Sequence[Sequence[int]],
-    tasks: Sequence[tuple[int, int]],
-    places: Sequence[Place],
-    times: Sequence[float],
-    parents: Sequence[Sequence[int]],
-    standing: Mapping[int, set[tuple[Standing, int]]],
-) -> Elements:
+def _columns(singles: Singles, groups: Sequence[Sequence[int]]) -> Elements:
+    tasks, times = singles.tasks, singles.seconds
+    parents, standing = singles.parents, singles.standing
     count = len(groups)
     of = array("q", bytes(8 * len(tasks)))
     for element, group in enumerate(groups):
@@ -173,9 +184,9 @@ def _columns(
         longest = max((below[child] for child in children[element]), default=0.0)
         below[element] = seconds[element] + longest
     return Elements(
-        nodes,
+        singles.nodes,
         [[tasks[task] for task in group] for group in groups],
-        [places[group[0]] for group in groups],
+        [singles.places[group[0]] for group in groups],
         [tuple(dict.fromkeys(tasks[task][0] for task in group)) for group in groups],
         seconds,
         above,

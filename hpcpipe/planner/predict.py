@@ -9,11 +9,11 @@ from typing import Literal
 
 from hpcpipe.model import Capabilities
 from hpcpipe.plan import Plan
-from hpcpipe.planner.arrays import exact_jobs
 from hpcpipe.planner.batch import Batch, Standing
 from hpcpipe.planner.coarse import likely_cores
 from hpcpipe.planner.elements import Elements, make_elements
 from hpcpipe.planner.simulate import Job, simulate
+from hpcpipe.planner.yardstick import exact_makespans
 
 _LARGE = 300_000  # tasks whose exact dependencies are not simulated for comparison
 
@@ -64,11 +64,11 @@ def predict(
     if not seconds and all(asked.values()):
         seconds = {name: [asked[name] or 0] * len(n.fates) for name, n in plan.nodes.items()}
         basis = "asked"
-    graph = make_elements(plan, seconds, fuse=False)
+    graph = make_elements(plan, seconds)
     cores = cores or likely_cores(graph, (1.0,))[0]
     gone = simulate(jobs_of(batches, graph), cores, window=can.window)
     small = len(graph) <= _LARGE
-    exact = simulate(exact_jobs(graph), cores).makespan if small else None
+    exact = exact_makespans(graph, [cores])[0] if small else None
     return Prediction(cores, gone.makespan, exact, gone.core_seconds, basis)
 
 
