@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hpcpipe.ledger import Ledger
 from hpcpipe.record import accepted, read_record
 from hpcpipe.rundir import RunDir
@@ -9,49 +11,65 @@ from hpcpipe.schedulers import make_scheduler
 from hpcpipe.status import make_report
 
 
-def cancel(rundir: RunDir, names: tuple[str, ...] = ()) -> int:
-    """Cancel all that is queued or running, or the tasks of the given names; return how many.
+class Cancelled(NamedTuple):
+    """How many tasks were cancelled, and which of them only because they shared an element."""
+
+    tasks: int
+    along: tuple[str, ...] = ()
+
+
+def cancel(rundir: RunDir, names: tuple[str, ...] = ()) -> Cancelled:
+    """Cancel all that is queued or running, or the tasks of the given names.
 
     Without names also what earlier submissions left in the queue. Raises UsageError for a name that
     no task has, SchedulerError where the scheduler refuses.
     """
     with rundir.lock():
-        count = _tasks(rundir, names) if names else _everything(rundir)
+        done = _tasks(rundir, names) if names else _everything(rundir)
         rundir.asked.unlink(missing_ok=True)
-    return count
+    return done
 
 
-def _everything(rundir: RunDir) -> int:
+def _everything(rundir: RunDir) -> Cancelled:
     ledger = Ledger(rundir.ledger)
     history = ledger.read()
     record = read_record(rundir, history.last["run"])
     scheduler = make_scheduler(record.scheduler, record.options)
     open_ = {one.job: batch for batch, one in accepted(rundir, history) if one.job}
     live = scheduler.poll(open_)
-    jobs = [
-        job
+    listings = rundir.list_all({node for batch in open_.values() for node in batch.nodes})
+    counts = {
+        job: sum(
+            scheduler.element(job, index) in live
+            and key not in listings[node].good
+            and batch.id not in listings[node].errors.get(key, ())
+            for node, key, index in batch.tasks()
+        )
         for job, batch in open_.items()
-        if any(scheduler.element(job, index) in live for _, _, index in batch.tasks())
-    ]
+    }
+    jobs = [job for job, count in counts.items() if count]
     scheduler.cancel(jobs)
     if jobs:
         ledger.cancelled([open_[job].id for job in jobs], "by hpcpipe cancel")
-    return len(live)
+    return Cancelled(sum(counts.values()))
 
 
-def _tasks(rundir: RunDir, names: tuple[str, ...]) -> int:
+def _tasks(rundir: RunDir, names: tuple[str, ...]) -> Cancelled:
     report = make_report(rundir, fresh=True)
     wanted: set[tuple[str, str]] = set()
     for name in names:
         found = report.record.find(name) or [report.record.one(name)]
         wanted |= {(node.name, node.key(index)) for node, index in found}
-    dropped: dict[str, list[str]] = {}  # elements by batch
-    for task in report.tasks:
-        if task.state.live and task.place and (task.node, task.key) in wanted:
-            dropped.setdefault(task.place.batch.id, []).append(task.place.element)
-    elements = [element for some in dropped.values() for element in some]
-    make_scheduler(report.record.scheduler, report.record.options).cancel(elements)
+    live = [task for task in report.tasks if task.state.live and task.place]
+    elements = {  # each once, with its batch
+        task.place.element: task.place.batch.id
+        for task in live
+        if task.place and (task.node, task.key) in wanted
+    }
+    make_scheduler(report.record.scheduler, report.record.options).cancel([*elements])
     # Noted here, as some schedulers forget at once what is cancelled before it began.
-    for batch, some in dropped.items():
-        Ledger(rundir.ledger).dropped(batch, some)
-    return len(elements)
+    for batch in dict.fromkeys(elements.values()):
+        Ledger(rundir.ledger).dropped(batch, [e for e, of in elements.items() if of == batch])
+    gone = [task for task in live if task.place and task.place.element in elements]
+    along = tuple(task.name for task in gone if (task.node, task.key) not in wanted)
+    return Cancelled(len(gone), along)

@@ -116,11 +116,12 @@ class Run:
     def cancel(self, names: tuple[str, ...] = ()) -> int:
         """Cancel the whole run, or the tasks of these names; return how many were live.
 
-        What depends on a cancelled task can no longer run.
+        What shares an element with a cancelled task goes with it, and is counted, too. What depends
+        on one can no longer run.
         """
         from hpcpipe.cancel import cancel
 
-        return cancel(self.rundir, names)
+        return cancel(self.rundir, names).tasks
 
 
 class Results(Mapping[str, dict[str, Any]]):

@@ -15,6 +15,7 @@ import pytest
 from fakes import CANCELLED, HELD, QUEUED, RUNNING, FakeScheduler, Lab
 
 from hpcpipe import each
+from hpcpipe.cancel import cancel
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
 from hpcpipe.outcome import write_outcome
@@ -442,6 +443,17 @@ def test_one_cancelled_task_takes_only_its_dependents_along(chain: Lab) -> None:
     del chain.scheduler.says["1_1"]  # as if nobody had ever heard of it
     later = make_report(chain.rundir, fresh=True, now=time.time() + SETTLE + 1)
     assert {task.name: task.reason for task in later.tasks}["first/B"] is Reason.CANCELLED
+
+
+def test_what_shares_an_element_with_a_cancelled_task_is_told_to_go_along(lab: Lab) -> None:
+    numbers = each(range(4), axis="n")
+    packed = lab.workflow.command("echo {n}", n=numbers, name="packed", resources={"pack": 2})
+    assert packed.size == 4
+    lab.submit()
+    assert cancel(lab.rundir, ("packed/1",)) == (2, ("packed/0",))
+    cancelled = [task.label for task in make_report(lab.rundir).failures]
+    assert cancelled == ["0", "1"]
+    assert cancel(lab.rundir) == (2, ())
 
 
 def test_what_can_never_start_is_taken_out_of_the_queue(chain: Lab) -> None:

@@ -175,13 +175,19 @@ def cancel(tasks: tuple[str, ...], yes: bool, run_folder: str | None) -> None:
 
     Tasks that depend on a cancelled one can no longer run; hpcpipe retry submits them again.
     """
+    from hpcpipe.cancel import cancel
     from hpcpipe.run import Run, find_run
 
     run = Run(find_run(run_folder))
     what = " ".join(tasks) or "the whole run"
     if sys.stdin.isatty() and not yes:
         click.confirm(f"Cancel {what} of {run.rundir.folder}?", abort=True)
-    count = run.cancel(tasks)
-    click.echo(f"{count} tasks cancelled." if count else "Nothing was queued or running.")
-    if count:
-        click.echo("Again: hpcpipe retry")
+    count, along = cancel(run.rundir, tasks)
+    if not count:
+        click.echo("Nothing was queued or running.")
+        return
+    click.echo(f"{count} task{'s' * (count > 1)} cancelled.")
+    if along:
+        some = ", ".join(along[:5]) + ", …" * (len(along) > 5)
+        click.echo(f"{len(along)} of them only as it shared an element: {some}")
+    click.echo("Again: hpcpipe retry")

@@ -216,6 +216,9 @@ def test_what_could_not_be_submitted_goes_on_when_the_scheduler_answers(cluster:
 
 
 def test_a_log_is_followed_and_tasks_are_cancelled_by_name_or_all(cluster: Cluster) -> None:
+    # Where elements cannot be paired, one has both steps in it, and is cancelled with both.
+    paired = cluster.dialect.can("elementwise")
+    fate, words = ("blocked", "1 task c") if paired else ("cancelled", "2 tasks c")
     cluster.write("sleeping.py", SLEEPING)
     cluster.hpcpipe("submit", "sleeping.py")
     until(lambda: cluster.hpcpipe("logs", "sleep/1", status=None).stdout)
@@ -229,12 +232,10 @@ def test_a_log_is_followed_and_tasks_are_cancelled_by_name_or_all(cluster: Clust
             said = (line for line in follower.stdout if not line.startswith("hpcpipe: task sleep "))
             assert next(said) == "sleeping 1\n"
             assert follower.poll() is None
-            assert cluster.hpcpipe("cancel", "sleep/1").stdout.startswith("1 tasks cancelled")
+            assert cluster.hpcpipe("cancel", "sleep/1").stdout.startswith(words)
             follower.wait(60)  # the task has ended, and so has its log
         finally:
             follower.kill()
-    # Where elements cannot be paired, one has both steps in it, and is cancelled with both.
-    fate = "blocked" if cluster.dialect.can("elementwise") else "cancelled"
     states = until(lambda: _states(cluster, fate, 1))
     assert states["sleep"].get("running", 0) + states["sleep"].get("queued", 0) == 1
     assert states["sleep"].get("cancelled") == 1
