@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from hpcpipe.errors import ConfigError, OverBudget
-from hpcpipe.model import format_time
+from hpcpipe.model import Resources, format_time
 from hpcpipe.planner.batch import Batch
 from hpcpipe.routing import Route
 from hpcpipe.site import Site
@@ -88,24 +89,28 @@ def _sum(cost: float) -> str:
     return f"{cost:.2f}" if cost < 10 else f"{cost:,.0f}"
 
 
-def check_places(routed: Routed, site: Site) -> None:
-    """Raise ConfigError where the site would refuse some of so many jobs."""
+def find_packs(routed: Routed, site: Site, before: Mapping[Resources, int]) -> dict[Resources, int]:
+    """Say how many tasks, by what they ask for, must share a job for the site to take them all.
+
+    Empty where it takes them as they are, packed as ``before`` says. Raises ConfigError where no
+    packing helps.
+    """
+    packs: dict[Resources, int] = {}
     for where, most, batches in _limited(routed, site):
         jobs = sum(batch.elements if site.limits.elements_count else 1 for batch in batches)
-        if jobs > most:
+        if jobs <= most:
+            continue
+        now = {batch.resources: before.get(batch.resources, 1) for batch in batches}
+        if not site.limits.elements_count or min(now.values()) >= sum(
+            len(b.tasks) for b in batches
+        ):
             raise ConfigError(
-                f"{where} takes {most} job{'s' * (most > 1)} at a time, and this makes {jobs}; "
-                f"{_fewer(batches, most)}submit less of it at a time"
+                f"{where} takes {most} job{'s' * (most > 1)} at a time, and this makes {jobs}, "
+                "however many tasks share one; submit less of it at a time"
             )
-
-
-def _fewer(batches: Sequence[Batch], most: int) -> str:
-    """Say how many tasks each job would have to run, if that helps."""
-    if len(batches) > most:
-        return ""
-    packs = range(2, max(len(batch.tasks) for batch in batches) + 1)
-    pack = next(p for p in packs if sum(-(-len(b.tasks) // p) for b in batches) <= most)
-    return f"run {pack} tasks or more in each, --pack {pack}, or "
+        for asked, pack in now.items():
+            packs[asked] = max(packs.get(asked, 1), ceil(pack * jobs / most))
+    return packs
 
 
 def _limited(routed: Routed, site: Site) -> Iterator[tuple[str, int, list[Batch]]]:

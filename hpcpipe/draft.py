@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpcpipe.allowance import Bill, check_places, make_bill
+from hpcpipe.allowance import Bill, find_packs, make_bill
 from hpcpipe.axes import label
 from hpcpipe.errors import ConfigError, UsageError
 from hpcpipe.expected import run_times
@@ -100,14 +100,19 @@ def draft(
     known = _known(workflow, rundir, history, scheduler, raised)
     files = Files(workflow.files, read_pickle(rundir.files))
     plan = make_plan(workflow, known, files, resources)
-    batches = make_batches(
-        plan, scheduler.capabilities, _limits(site), lambda: run_times(plan, rundir, history)
-    )
     run = len(history.runs) + 1
     cwd = str(Path.cwd())
-    writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
-    prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
-    check_places([(one.batch, one.route) for one in prepared], site)
+    limits = _limits(site)
+    while True:  # where a queue takes fewer jobs, again with more tasks in each
+        batches = make_batches(
+            plan, scheduler.capabilities, limits, lambda: run_times(plan, rundir, history)
+        )
+        writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
+        prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
+        packs = find_packs([(one.batch, one.route) for one in prepared], site, limits.packs)
+        if not packs:
+            break
+        limits = replace(limits, packs={**limits.packs, **packs})
     superseded = tuple(_superseded(plan, known, rundir, history, scheduler))
     return Draft(plan, site, scheduler, rundir, run, cwd, history, prepared, superseded)
 
@@ -117,7 +122,9 @@ def _limits(site: Site) -> Limits:
     of = site.limits
     counted = of.max_jobs if of.elements_count and of.overflow == "refused" else None
     untimed = site.defaults.time is None
-    return Limits(of.array_size, of.calls, counted, of.shortest_job, of.cores, untimed=untimed)
+    return Limits(
+        of.array_size, of.calls, counted, of.shortest_job, cores=of.cores, untimed=untimed
+    )
 
 
 def _check_path(folder: Path, scheduler: Scheduler) -> None:
@@ -159,7 +166,8 @@ def _prepare(
     try:
         where = route(batch.asked, site)
     except ConfigError as error:
-        raise ConfigError(f"{batch.name}: {error}") from error
+        shared = f" ({batch.longest} of its tasks share a job)" if batch.longest > 1 else ""
+        raise ConfigError(f"{batch.name}{shared}: {error}") from error
     taskfile = writer.write(batch)
     job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd)
     return Prepared(batch, taskfile.batch, where, render(job, site), taskfile.content)

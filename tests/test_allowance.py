@@ -75,16 +75,17 @@ FEW = Limits(elements_count=False, max_jobs=1)
     ("site", "told"),
     [
         (Site(limits=Limits(max_jobs=2)), None),
-        (Site(limits=Limits(max_jobs=1)), "'local' takes 1 job at a time, and this makes 2"),
+        (
+            Site(limits=Limits(max_jobs=1)),
+            "'local' takes 1 job at a time, and this makes 2, however many tasks share one; submit",
+        ),
         (Site(limits=Limits(max_jobs=4, overflow="held")), None),
         (Site(limits=replace(FEW, max_jobs=2)), None),
-        (Site(limits=FEW), "site 'local' takes 1 job at a time, and this makes 2; submit less"),
+        (Site(limits=FEW), "site 'local' takes 1 job at a time, and this makes 2, however"),
         (
-            Site(queues=(Queue(name="q", max_jobs=4),)),
-            "queue 'q' of site 'local' takes 4 jobs at a time, and this makes 11; "
-            "run 4 tasks or more in each, --pack 4, or submit less of it at a time",
+            Site(queues=(Queue(name="q", max_jobs=1),)),
+            "queue 'q' of site 'local' takes 1 job at a time, and this makes 2, however many",
         ),
-        (Site(queues=(Queue(name="q", max_jobs=1),)), "and this makes 11; submit less"),
     ],
 )
 def test_more_jobs_than_the_site_takes_are_refused_before_any_is_submitted(
@@ -105,10 +106,21 @@ def test_tasks_are_packed_for_a_site_that_takes_few_jobs(lab: Lab) -> None:
     assert sum(len(one.batch.tasks) for one in packed.prepared) == 11
 
 
-def test_packed_as_told_it_is_taken(lab: Lab) -> None:
-    site = Site(limits=Limits(array_size=0), queues=(Queue(name="q", max_jobs=4),))
-    packed = draft(lab.workflow, site, resources=Resources(pack=4))
-    assert sum(one.batch.elements for one in packed.prepared) <= 4
+@pytest.mark.parametrize("array_size", [0, 1000])
+@pytest.mark.parametrize("pack", [None, 2])
+def test_tasks_are_packed_for_a_queue_that_takes_few_jobs(
+    lab: Lab, array_size: int, pack: int | None
+) -> None:
+    site = Site(limits=Limits(array_size=array_size), queues=(Queue(name="q", max_jobs=4),))
+    packed = draft(lab.workflow, site, resources=Resources(pack=pack))
+    assert 3 <= sum(one.batch.elements for one in packed.prepared) <= 4
+    assert sum(len(one.batch.tasks) for one in packed.prepared) == 11
+
+
+def test_packed_for_a_queue_they_may_be_too_long_for_it_and_that_is_said(lab: Lab) -> None:
+    site = Site(queues=(Queue(name="q", max_jobs=4, max_time=HOUR),))
+    with pytest.raises(ConfigError, match=r"many \(\d of its tasks share a job\): .*time"):
+        draft(lab.workflow, site)
 
 
 def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> None:

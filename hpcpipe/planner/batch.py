@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -84,7 +84,8 @@ class Limits:
     """What the site allows: elements in one array (0: no arrays), scheduler calls in all.
 
     ``elements`` is how many a submission may have, ``shortest`` the seconds below which tasks are
-    too short for an element of their own; ``cores`` is how many a user has at a time, if known.
+    too short for an element of their own; ``packs`` how many tasks, by what they ask for, have to
+    share an element; ``cores`` is how many a user has at a time, if known.
     A graph that is searched for arrays takes at most ``coarse_calls``, and as few as make its
     makespan no longer than by the part ``slack``. ``untimed`` says that a task that asks for no
     time is given none.
@@ -94,6 +95,7 @@ class Limits:
     calls: int = 200
     elements: int | None = None
     shortest: int | None = None
+    packs: Mapping[Resources, int] = field(default_factory=dict)
     cores: int | None = None
     coarse_calls: int = 20
     slack: float = 0.02
@@ -102,4 +104,4 @@ class Limits:
     def pack_of(self, asked: Resources) -> int:
         """Say how many tasks that ask for this an element should run, one after the other."""
         short = -(-self.shortest // asked.time) if self.shortest and asked.time else 1
-        return max(asked.pack or 1, short)
+        return max(asked.pack or 1, short, self.packs.get(asked, 1))
