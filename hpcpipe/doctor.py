@@ -41,12 +41,12 @@ def diagnose(
     site = loaded.site
     yield from _of_itself(loaded, date.today())
     ask: tuple[str, ...] = ()
-    if site.scheduler in REGISTRY:
-        probe = make_probe(site.scheduler)
+    if site.written_for in REGISTRY:
+        probe = make_probe(site.written_for)
         ask = probe.from_node
         found = probe.look(run)
         yield Finding("scheduler", "ok", f"{found.scheduler} {found.version}".strip())
-        yield from probe.check(found)
+        yield from probe.check(found, site)
         yield from _limits(site, found)
         yield from _account(site, found)
         yield from _queues(site, read_site(dict(found.settings)))

@@ -13,65 +13,99 @@ from contract.harness import Cluster
 from fakes import FakeScheduler
 
 from hpcpipe.doctor import diagnose
-from hpcpipe.errors import SchedulerError, SchedulerUnavailable, UsageError
+from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable, UsageError
 from hpcpipe.probes import find_probe, make_probe
 from hpcpipe.probes.base import Finding
 from hpcpipe.schedulers.base import Done, Run
-from hpcpipe.site import Defaults, Limits, Queue, Site
+from hpcpipe.site import Defaults, Limits, Queue, Sge, Site
+from hpcpipe.site.file import Machine
 from hpcpipe.site.init import save_new, write_site
 from hpcpipe.site.load import Loaded, load_site
 
-LIVE = Path(__file__).parent / "golden" / "outputs" / "slurm" / "live"
+OUTPUTS = Path(__file__).parent / "golden" / "outputs"
+# By scheduler, how the commands of its probe begin, and where a real one's answer is.
 ANSWERS = {
-    ("scontrol", "config"): "config",
-    ("scontrol", "partition"): "partition",
-    ("sinfo", "%P|%c|%m|%G|%f"): "nodes",
-    ("sacctmgr", "format=DefaultAccount"): "user",
-    ("sacctmgr", "format=Account,MaxSubmitJobs"): "assoc",
+    "slurm": {
+        "scontrol show config": "config",
+        "scontrol -o show partition": "partition",
+        "sinfo -h -N -o %P|%c|%m|%G|%f": "nodes",
+        "sacctmgr -nP show user": "user",
+        "sacctmgr -nP show assoc": "assoc",
+    },
+    "sge": {
+        "qconf -sconf": "config",
+        "qconf -sc": "resources",
+        "qconf -sq *": "queues",
+        "qconf -se node1": "host",
+        "qconf -sp smp": "smp",
+        "qconf -sp mpi": "mpi",
+        "qconf -help": "help",
+        "qhost -q": "hosts",
+        "qselect -U": "mine",
+        "qacct -o": "own",
+    },
 }
 
 
-def answering(change: Callable[[str], str] = lambda text: text) -> Run:
-    """Answer as a real Slurm 22.05.8 did, but for what a test changes."""
+def answering(name: str, *changes: tuple[str, str]) -> Run:
+    """Answer as a real scheduler did, but for what a test changes."""
 
     def run(argv: Sequence[str], cwd: Path | None) -> Done:
         del cwd
-        name = ANSWERS[argv[0], argv[-1]]
-        return Done(tuple(argv), 0, change((LIVE / f"{name}.txt").read_text()))
+        said = " ".join(argv)
+        for begin, file in ANSWERS[name].items():
+            if f"{said} ".startswith(f"{begin} "):
+                text = (OUTPUTS / name / "live" / f"{file}.txt").read_text()
+                for change in changes:
+                    text = text.replace(*change)
+                return Done(tuple(argv), 0, text)
+        return Done(tuple(argv), 1, "", f"{said} is not known")
 
     return run
 
 
-def test_what_a_slurm_says_of_itself_becomes_a_commented_site_file_that_loads(
-    golden: Callable[[str, str], None], tmp_path: Path
+def written(name: str, folder: Path) -> tuple[str, Loaded]:
+    """Write the site file of a live scheduler, and load it."""
+    text = write_site(make_probe(name).look(answering(name)), "login1", date(2026, 11, 24))
+    (folder / "site.toml").write_text(text)
+    return text, load_site(str(folder / "site.toml"))
+
+
+def limits(site: Site) -> list[tuple[str, object, object, object]]:
+    return [(q.name, q.max_time, q.max_memory, q.max_cpus) for q in site.queues]
+
+
+@pytest.mark.parametrize(("name", "array"), [("slurm", 1001), ("sge", 1000)])
+def test_what_a_scheduler_says_of_itself_becomes_a_commented_site_file_that_loads(
+    golden: Callable[[str, str], None], tmp_path: Path, name: str, array: int
 ) -> None:
-    found = make_probe("slurm").look(answering())
-    text = write_site(found, "login1", date(2026, 11, 24))
-    golden("outputs/slurm/live/site.toml", text)
-    (tmp_path / "site.toml").write_text(text)
-    site = load_site(str(tmp_path / "site.toml")).site
-    shipped = load_site("test-slurm").site
+    text, loaded = written(name, tmp_path)
+    golden(f"outputs/{name}/live/site.toml", text)
+    site, shipped = loaded.site, load_site(f"test-{name}").site
+    assert sorted(map(str, limits(site))) == sorted(map(str, limits(shipped)))
+    assert (site.scheduler, site.limits.array_size) == (name, array)
+    told = [*diagnose(loaded, trial=False, run=answering(name))]
+    assert {one.about for one in told if one.verdict == "wrong"} == set()
 
-    def limits(site: Site) -> list[tuple[str, bool, object, object, object]]:
-        return [(q.name, q.default, q.max_time, q.max_memory, q.max_cpus) for q in site.queues]
 
-    assert limits(site) == limits(shipped)
-    assert site.limits.array_size == shipped.limits.array_size
-    assert (site.scheduler, site.defaults.account) == ("slurm", "lab")
+def test_accounts_gpus_and_features_of_slurm_are_in_the_file(tmp_path: Path) -> None:
+    site = written("slurm", tmp_path)[1].site
     short, _, gpu, _ = site.queues
+    assert (site.defaults.account, [q.name for q in site.queues if q.default]) == ("lab", ["short"])
     assert (short.max_gpus, short.min_gpus, gpu.min_gpus) == (2, None, 1)
     assert short.constraints == {"big": "big", "gpulike": "gpulike", "small": "small"}
 
 
 def test_models_of_gpus_whole_machines_and_preemption_are_seen() -> None:
-    def change(text: str) -> str:
-        text = text.replace("|gpu:2|", "|gpu:a100:4(S:0-1),gpu:v100:2,nvme:1|")
-        text = text.replace("OverSubscribe=NO", "OverSubscribe=EXCLUSIVE")
-        return text.replace("PreemptMode=OFF", "PreemptMode=REQUEUE").replace(
-            "MinNodes=0", "MinNodes=2"
+    found = make_probe("slurm").look(
+        answering(
+            "slurm",
+            ("|gpu:2|", "|gpu:a100:4(S:0-1),gpu:v100:2,nvme:1|"),
+            ("OverSubscribe=NO", "OverSubscribe=EXCLUSIVE"),
+            ("PreemptMode=OFF", "PreemptMode=REQUEUE"),
+            ("MinNodes=0", "MinNodes=2"),
         )
-
-    found = make_probe("slurm").look(answering(change))
+    )
     gpu = next(queue for queue in found.settings["queues"] if queue["name"] == "gpu")
     assert gpu["max_gpus"] == 6
     assert gpu["gpu_models"] == {"a100": "a100", "v100": "v100"}
@@ -79,12 +113,51 @@ def test_models_of_gpus_whole_machines_and_preemption_are_seen() -> None:
 
 
 def test_partitions_that_are_closed_to_this_user_are_left_out() -> None:
-    def change(text: str) -> str:
-        return text.replace("PartitionName=long AllowGroups=ALL AllowAccounts=ALL",
-                            "PartitionName=long AllowGroups=ALL AllowAccounts=physics")  # fmt: skip
-
-    found = make_probe("slurm").look(answering(change))
+    everybody = "PartitionName=long AllowGroups=ALL AllowAccounts="
+    closed = (everybody + "ALL", everybody + "physics")
+    found = make_probe("slurm").look(answering("slurm", closed))
     assert [queue["name"] for queue in found.settings["queues"]] == ["short", "gpu", "debug"]
+
+
+def test_queues_of_grid_engine_say_what_they_take_and_from_whom() -> None:
+    run = answering(
+        "sge",
+        ("h_rt                  04:00:00", "h_rt                  3600,[node1=2:0:0]"),
+        ("pe_list               smp mpi", "pe_list               NONE,[node1=mpi smp]"),
+        ("seq_no                0", "seq_no                10,[node1=20]"),
+        ("minute@node1\n", ""),
+        ("gpu        INT       <=    YES         YES", "gpu  INT  <=  FORCED  JOB"),
+        ("complex_values        NONE", "complex_values        gpu=1,spm_lic=2"),
+        ("projects              NONE", "projects              brain heart"),
+    )
+    settings = make_probe("sge").look(run).settings
+    long, short = settings["queues"]
+    assert (long["name"], short["name"], short["max_time"]) == ("long", "short", "2h")
+    assert (short["options"], short["accounts"]) == (["-l gpu=1"], ["brain", "heart"])
+    assert short["max_cpus"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        (("", ""), "memory_resource", "h_vmem"),
+        (("<=    YES         YES        2G", "<=    YES         JOB        2G"),
+         "memory_per_slot", False),
+        (("h_vmem     MEMORY    <=    YES ", "h_vmem     MEMORY    <=    NO "),
+         "memory_resource", "s_vmem"),
+        (("mf         MEMORY    <=    YES         NO", "mf MEMORY <= YES YES"),
+         "memory_resource", "h_vmem"),
+        (("h_rt       TIME      <=    YES", "h_rt TIME <= NO"), "time_resource", "s_rt"),
+        (("allocation_rule    $pe_slots", "allocation_rule    $round_robin"),
+         "parallel_environment", None),
+        (("", ""), "gpu_resource", "gpu"),
+        (("gpu=2,", ""), "gpu_resource", None),
+    ],
+)  # fmt: skip
+def test_by_what_grid_engine_is_asked_for_is_found_out(
+    change: tuple[str, str], key: str, value: object
+) -> None:
+    assert make_probe("sge").look(answering("sge", change)).settings["sge"].get(key) == value
 
 
 def test_a_cluster_that_does_not_answer_is_no_site() -> None:
@@ -96,9 +169,18 @@ def test_a_cluster_that_does_not_answer_is_no_site() -> None:
         make_probe("slurm").look(run)
 
 
-def test_the_scheduler_whose_commands_are_here_is_looked_at() -> None:
-    assert find_probe(lambda tool: "/bin/sbatch" if tool == "sbatch" else None).name == "slurm"
-    assert find_probe(lambda _: None).name == "local"
+def test_the_scheduler_whose_commands_are_here_is_looked_at(tmp_path: Path) -> None:
+    def machine(*tools: str, qstat: str = "") -> Machine:
+        def which(tool: str) -> str | None:
+            return f"/bin/{tool}" if tool in tools else None
+
+        return Machine({}, "login1", which, tmp_path, says=lambda _: qstat)
+
+    assert find_probe(machine()).name == "local"
+    assert find_probe(machine("sbatch", "qconf")).name == "slurm"
+    assert find_probe(machine("qconf", "qstat")).name == "sge"
+    with pytest.raises(ConfigError, match="a live torque cannot be looked at yet"):
+        find_probe(machine("qstat", qstat="Version: 6.1.2"))
 
 
 def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
@@ -112,37 +194,56 @@ def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 # Held against the cluster
 
 SLURM = Site(scheduler="slurm", limits=Limits(array_size=1001))
+SGE = Site(scheduler="sge")
 
 
-def findings(site: Site, change: Callable[[str], str] = lambda text: text) -> Iterator[Finding]:
+def findings(site: Site, *changes: tuple[str, str]) -> Iterator[Finding]:
     loaded = Loaded(site, Path("site.toml"), (), "why")
-    return diagnose(loaded, trial=False, run=answering(change))
+    return diagnose(loaded, trial=False, run=answering(site.scheduler, *changes))
 
 
-@pytest.mark.parametrize(
-    ("change", "about", "verdict"),
-    [
-        (("", ""), "correspond_after_task_cnt", "warning"),
-        (("bf_continue", "bf_continue,correspond_after_task_cnt=500"),
-         "correspond_after_task_cnt", "ok"),
-        (("", ""), "MinJobAge", "ok"),
-        (("= 300 sec", "= 5 sec"), "MinJobAge", "warning"),
-        (("", ""), "kill_invalid_depend", "ok"),
-        (("", ""), "accounting", "ok"),
-        (("accounting_storage/slurmdbd", "accounting_storage/none"), "accounting", "warning"),
-        (("", ""), "memory limit", "ok"),
-        (("OverMemoryKill", "(null)"), "memory limit", "warning"),
-        (("", ""), "EnforcePartLimits", "warning"),
-        (("22.05.8", "19.05.1"), "Slurm", "warning"),
-        (("22.05.8", "24.11.0"), "Slurm", "ok"),
-    ],
-)  # fmt: skip
-def test_each_setting_of_slurms_that_matters_is_judged(
-    change: tuple[str, str], about: str, verdict: str
+# A setting, how it is changed, what the finding is about, and the verdict.
+SETTINGS = [
+    (SLURM, ("", ""), "correspond_after_task_cnt", "warning"),
+    (SLURM, ("bf_continue", "bf_continue,correspond_after_task_cnt=500"),
+     "correspond_after_task_cnt", "ok"),
+    (SLURM, ("", ""), "MinJobAge", "ok"),
+    (SLURM, ("= 300 sec", "= 5 sec"), "MinJobAge", "warning"),
+    (SLURM, ("", ""), "kill_invalid_depend", "ok"),
+    (SLURM, ("", ""), "accounting", "ok"),
+    (SLURM, ("accounting_storage/slurmdbd", "accounting_storage/none"), "accounting", "warning"),
+    (SLURM, ("", ""), "memory limit", "ok"),
+    (SLURM, ("OverMemoryKill", "(null)"), "memory limit", "warning"),
+    (SLURM, ("", ""), "EnforcePartLimits", "warning"),
+    (SLURM, ("22.05.8", "19.05.1"), "Slurm", "warning"),
+    (SLURM, ("22.05.8", "24.11.0"), "Slurm", "ok"),
+    (SGE, ("", ""), "accounting", "ok"),
+    (SGE, ("accounting=true", "accounting=false"), "accounting", "warning"),
+    (SGE, ("accounting_flush_time=00:00:00", "accounting_flush_time=00:01:00"), "accounting",
+     "warning"),
+    (SGE, ("", ""), "memory limit", "ok"),
+    (replace(SGE, sge=Sge(memory_resource="mem_free", memory_per_slot=False)), ("", ""),
+     "memory limit", "warning"),
+    (replace(SGE, sge=Sge(memory_resource="")), ("", ""), "memory", "warning"),
+    (replace(SGE, sge=Sge(memory_resource="h_wmem")), ("", ""), "sge.memory_resource", "wrong"),
+    (replace(SGE, sge=Sge(memory_per_slot=False)), ("", ""), "sge.memory_per_slot", "wrong"),
+    (SGE, ("YES        2G", "YES        0"), "memory by default", "warning"),
+    (SGE, ("", ""), "sge.parallel_environment", "ok"),
+    (replace(SGE, sge=Sge(parallel_environment="mpi")), ("", ""), "sge.parallel_environment",
+     "wrong"),
+    (SGE, ("$pe_slots", "$fill_up"), "sge.parallel_environment", "warning"),
+    (SGE, ("", ""), "GPUs", "warning"),
+    (replace(SGE, sge=Sge(time_resource="h_rl")), ("", ""), "sge.time_resource", "wrong"),
+    (SGE, ("enforce_project              false", "enforce_project true"), "defaults.account",
+     "warning"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("site", "change", "about", "verdict"), SETTINGS)
+def test_each_setting_that_matters_is_judged(
+    site: Site, change: tuple[str, str], about: str, verdict: str
 ) -> None:
-    found = [
-        one for one in findings(SLURM, lambda text: text.replace(*change)) if one.about == about
-    ]
+    found = [one for one in findings(site, change) if one.about == about]
     assert [one.verdict for one in found] == [verdict]
     assert bool(found[0].do) is (verdict != "ok")
 
@@ -203,8 +304,9 @@ def test_a_site_file_is_written_and_found_right_by_a_tiny_array(cluster: Cluster
     if cluster.dialect.name == "local":
         where.write_text('extends = "local"\n[software.sh]\nsetup = "true"\n')
     else:
-        cluster.hpcpipe("site", "init", where)
-        refused = cluster.hpcpipe("site", "init", where, status=2)
+        init = ("site", "init", "--scheduler", cluster.dialect.name, where)
+        cluster.hpcpipe(*init)
+        refused = cluster.hpcpipe(*init, status=2)
         assert "is not overwritten" in refused.stderr
         with where.open("a") as file:
             file.write('[software.sh]\nsetup = "true"\n')
@@ -213,6 +315,8 @@ def test_a_site_file_is_written_and_found_right_by_a_tiny_array(cluster: Cluster
     proved = ("submission", "run", "nodes", "Python", "home folder", "software sh")
     assert {about: verdicts[about] for about in proved} == dict.fromkeys(proved, "ok")
     assert "wrong" not in verdicts.values()
+    asks = ("--cpus", "2", "--memory", "50M", "--time", "5m")
+    cluster.hpcpipe("map", "--site", where, "--wait", *asks, "--", "echo", ":::", "a", "b")
     assert not [*cluster.home.glob("hpcpipe-doctor-*")]
 
 

@@ -52,7 +52,8 @@ def schema() -> None:
 
 @site.command()
 @click.argument("file", required=False, metavar="[FILE|-]")
-def init(file: str | None) -> None:
+@click.option("--scheduler", metavar="NAME", help="The one to ask, where there are several.")
+def init(file: str | None, scheduler: str | None) -> None:
     """Ask the cluster here for its queues and limits, and write them as a site file.
 
     FILE is your own ~/.config/hpcpipe/site.toml if it is left out; - prints. A file that is there
@@ -60,13 +61,14 @@ def init(file: str | None) -> None:
     """
     from datetime import date
 
-    from hpcpipe.probes import find_probe
+    from hpcpipe.probes import find_probe, make_probe
     from hpcpipe.schedulers.base import run_command
     from hpcpipe.site.file import Machine
     from hpcpipe.site.init import save_new, write_site
 
     machine = Machine.here()
-    text = write_site(find_probe(machine.which).look(run_command), machine.host, date.today())
+    probe = make_probe(scheduler) if scheduler else find_probe(machine)
+    text = write_site(probe.look(run_command), machine.host, date.today())
     if file == "-":
         click.echo(text, nl=False)
         return

@@ -1,13 +1,14 @@
-"""The probes by scheduler, in the order in which schedulers are looked for."""
+"""The probes by scheduler."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from hpcpipe.errors import ConfigError
-from hpcpipe.probes.base import Probe, Which
+from hpcpipe.probes.base import Probe
+from hpcpipe.site.file import Machine, scheduler_here
 
-REGISTRY = {"slurm": "SlurmProbe", "local": "LocalProbe"}
+REGISTRY = {"slurm": "SlurmProbe", "sge": "SgeProbe", "local": "LocalProbe"}
 
 
 def make_probe(name: str) -> Probe:
@@ -18,6 +19,10 @@ def make_probe(name: str) -> Probe:
     return made
 
 
-def find_probe(which: Which) -> Probe:
-    """Find the first scheduler whose commands are here; the local one is everywhere."""
-    return next(probe for probe in map(make_probe, REGISTRY) if probe.here(which))
+def find_probe(machine: Machine) -> Probe:
+    """Find the probe of the scheduler whose commands are here; the local one is everywhere.
+
+    They are looked for as where a site is chosen. Raises ConfigError where it has no probe.
+    """
+    found = scheduler_here(machine)
+    return make_probe(found[1] if found else "local")

@@ -6,14 +6,15 @@ hpcpipe. It asks a handful of commands, changes nothing, and starts no job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+from hpcpipe.errors import SchedulerUnavailable, near
 from hpcpipe.schedulers.base import Run
+from hpcpipe.site import Site
 
 Verdict = Literal["ok", "warning", "wrong"]
-Which = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,45 @@ class Probe(Protocol):
     # What a compute node runs to learn whether it may submit; submits nothing. () if it may not.
     from_node: ClassVar[tuple[str, ...]]
 
-    def here(self, which: Which) -> bool:
-        """Tell whether this scheduler's commands are on this machine."""
-        ...
-
     def look(self, run: Run) -> Found:
         """Ask the cluster; raises SchedulerUnavailable where it does not answer."""
         ...
 
-    def check(self, found: Found) -> Iterator[Finding]:
-        """Judge the scheduler's own settings, as far as they matter to hpcpipe."""
+    def check(self, found: Found, site: Site) -> Iterator[Finding]:
+        """Judge the scheduler's own settings, as far as they matter to hpcpipe, and what only it
+        reads of the site file."""
         ...
+
+
+def ask(run: Run, *words: str) -> str:
+    """Ask one command; raises SchedulerUnavailable, with the scheduler's words, where it fails."""
+    done = run(words, None)
+    if done.status:
+        raise SchedulerUnavailable(f"{done.words}\n({' '.join(words)} could not ask)")
+    return done.stdout
+
+
+def among(about: str, mine: str, known: Collection[str], what: str) -> Finding:
+    """Judge a name that the file has: whether it is among those that the cluster knows."""
+    if mine in known:
+        return Finding(about, "ok", mine)
+    do = f"set {about}{near(mine, known)}"
+    return Finding(about, "wrong", f"{mine!r} is no {what} of the cluster", do)
+
+
+def spelled_time(seconds: int) -> str:
+    """Spell a limit of time as a person would in a site file."""
+    sizes = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    return next(f"{seconds // size}{unit}" for unit, size in sizes if seconds % size == 0)
+
+
+def spelled_memory(mib: int) -> str:
+    """Spell a limit of memory likewise."""
+    return f"{mib}M" if mib % 1024 else f"{mib // 1024}G"
+
+
+def unreserved(queues: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Let tasks without GPUs into queues with them where there are no others."""
+    if all("min_gpus" in queue for queue in queues):
+        return [{key: value for key, value in one.items() if key != "min_gpus"} for one in queues]
+    return queues

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
-from hpcpipe.probes.base import Finding, Found, Which
+from hpcpipe.probes.base import Finding, Found
 from hpcpipe.schedulers.base import Run
+from hpcpipe.site import Site
 
 
 class LocalProbe:
@@ -15,10 +16,6 @@ class LocalProbe:
 
     name: ClassVar[str] = "local"
     from_node: ClassVar[tuple[str, ...]] = ()
-
-    def here(self, which: Which) -> bool:
-        del which
-        return True
 
     def look(self, run: Run) -> Found:
         import psutil
@@ -30,6 +27,7 @@ class LocalProbe:
         remarks = {"local.cpus": "all there are", "local.memory": "all there is"}
         return Found("local", "", settings, remarks, sources=("this machine",))
 
-    def check(self, found: Found) -> Iterator[Finding]:
+    def check(self, found: Found, site: Site) -> Iterator[Finding]:
+        del site
         local = found.settings["local"]
         yield Finding("machine", "ok", f"{local['cpus']} cpus, {local['memory']} of memory")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from getpass import getuser
 from typing import Any, ClassVar
 
-from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.probes.base import Finding, Found, Which
-from hpcpipe.schedulers.base import Done, Run
+from hpcpipe.errors import SchedulerError
+from hpcpipe.probes.base import Finding, Found, ask, unreserved
+from hpcpipe.schedulers.base import Run
+from hpcpipe.site import Site
 
 _CONFIG = ("scontrol", "show", "config")
 _PARTITIONS = ("scontrol", "-o", "show", "partition")
@@ -23,14 +24,11 @@ class SlurmProbe:
     name: ClassVar[str] = "slurm"
     from_node: ClassVar[tuple[str, ...]] = ("sbatch", "--test-only", "--time=1", "--wrap=true")
 
-    def here(self, which: Which) -> bool:
-        return which("sbatch") is not None
-
     def look(self, run: Run) -> Found:
-        facts = _facts(_ask(run, *_CONFIG))
+        facts = _facts(ask(run, *_CONFIG))
         accounts, most = _associations(run)
-        nodes = _nodes(_ask(run, *_NODES))
-        partitions = [_facts_of(line) for line in _ask(run, *_PARTITIONS).splitlines() if line]
+        nodes = _nodes(ask(run, *_NODES))
+        partitions = [_facts_of(line) for line in ask(run, *_PARTITIONS).splitlines() if line]
         queues = [
             _queue(one, nodes.get(one["PartitionName"], []))
             for one in partitions
@@ -39,7 +37,7 @@ class SlurmProbe:
         limits: dict[str, Any] = {"array_size": int(facts.get("MaxArraySize", "1001"))}
         if most is not None:
             limits["max_jobs"] = most
-        settings: dict[str, Any] = {"limits": limits, "queues": queues}
+        settings: dict[str, Any] = {"limits": limits, "queues": unreserved(queues)}
         if accounts:
             settings["defaults"] = {"account": accounts[0]}
         remarks = {
@@ -51,7 +49,8 @@ class SlurmProbe:
         commands = [" ".join(words) for words in (_CONFIG, _PARTITIONS, _NODES)]
         return Found("slurm", version, settings, remarks, facts, tuple(accounts), tuple(commands))
 
-    def check(self, found: Found) -> Iterator[Finding]:
+    def check(self, found: Found, site: Site) -> Iterator[Finding]:
+        del site
         yield _version(found.version)
         yield from _dependencies(found.facts)
         yield from _accounting(found.facts)
@@ -61,13 +60,6 @@ class SlurmProbe:
                 "EnforcePartLimits", "warning", "NO: a job over its queue's limits waits for ever",
                 "keep the queues' limits in the site file true: hpcpipe refuses such tasks itself",
             )  # fmt: skip
-
-
-def _ask(run: Run, *words: str) -> str:
-    done: Done = run(words, None)
-    if done.status:
-        raise SchedulerUnavailable(f"{done.words}\n({' '.join(words)} could not ask)")
-    return done.stdout
 
 
 def _facts(text: str) -> dict[str, str]:
@@ -84,10 +76,10 @@ def _facts_of(line: str) -> dict[str, str]:
 def _associations(run: Run) -> tuple[list[str], int | None]:
     """List the accounts this user may charge, the default one first, and their most jobs."""
     user = f"user={getuser()}"
-    ask = ("sacctmgr", "-nP", "show")
+    show = ("sacctmgr", "-nP", "show")
     try:
-        default = _ask(run, *ask, "user", user, "format=DefaultAccount").split()
-        rows = _ask(run, *ask, "assoc", user, "format=Account,MaxSubmitJobs").splitlines()
+        default = ask(run, *show, "user", user, "format=DefaultAccount").split()
+        rows = ask(run, *show, "assoc", user, "format=Account,MaxSubmitJobs").splitlines()
     except SchedulerError:
         return [], None  # without accounting there is no one to ask
     fields = [row.split("|") for row in rows if "|" in row]

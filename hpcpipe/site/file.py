@@ -94,14 +94,14 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
         for file in machine.sites():
             if why := known(_read(file, machine), machine):
                 return file, f"{why}: using {machine.label(file)}"
-    if found := _scheduler(machine):
+    if found := scheduler_here(machine):
         command, site = found
         why = f"no site file; {command} found: using the shipped site {site!r}"
         return machine.shipped / f"{site}.toml", why
     return machine.shipped / "local.toml", "no scheduler found: running on this machine's processes"
 
 
-def _scheduler(machine: Machine) -> tuple[str, str] | None:
+def scheduler_here(machine: Machine) -> tuple[str, str] | None:
     """Find a scheduler by its commands: what was found, and the shipped site for it."""
     for command, site in _TELLING.items():
         if machine.which(command):
