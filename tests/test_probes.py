@@ -44,6 +44,7 @@ ANSWERS = {
         "qselect -U": "mine",
         "qacct -o": "own",
     },
+    "pbs": {"qstat -B": "server", "qstat -Q": "queues", "pbsnodes -a": "nodes"},
 }
 
 
@@ -55,7 +56,8 @@ def answering(name: str, *changes: tuple[str, str]) -> Run:
         said = " ".join(argv)
         for begin, file in ANSWERS[name].items():
             if f"{said} ".startswith(f"{begin} "):
-                text = (OUTPUTS / name / "live" / f"{file}.txt").read_text()
+                [answer] = (OUTPUTS / name / "live").glob(f"{file}.*")
+                text = answer.read_text()
                 for change in changes:
                     text = text.replace(*change)
                 return Done(tuple(argv), 0, text)
@@ -75,17 +77,22 @@ def limits(site: Site) -> list[tuple[str, object, object, object]]:
     return [(q.name, q.max_time, q.max_memory, q.max_cpus) for q in site.queues]
 
 
-@pytest.mark.parametrize(("name", "array"), [("slurm", 1001), ("sge", 1000)])
+@pytest.mark.parametrize(("name", "array"), [("slurm", 1001), ("sge", 1000), ("pbs", 1000)])
 def test_what_a_scheduler_says_of_itself_becomes_a_commented_site_file_that_loads(
     golden: Callable[[str, str], None], tmp_path: Path, name: str, array: int
 ) -> None:
     text, loaded = written(name, tmp_path)
     golden(f"outputs/{name}/live/site.toml", text)
-    site, shipped = loaded.site, load_site(f"test-{name}").site
-    assert sorted(map(str, limits(site))) == sorted(map(str, limits(shipped)))
+    site = loaded.site
     assert (site.scheduler, site.limits.array_size) == (name, array)
     told = [*diagnose(loaded, trial=False, run=answering(name))]
     assert {one.about for one in told if one.verdict == "wrong"} == set()
+
+
+@pytest.mark.parametrize("name", ["slurm", "sge"])
+def test_it_says_what_the_file_written_by_hand_says(tmp_path: Path, name: str) -> None:
+    site, shipped = written(name, tmp_path)[1].site, load_site(f"test-{name}").site
+    assert sorted(map(str, limits(site))) == sorted(map(str, limits(shipped)))
 
 
 def test_accounts_gpus_and_features_of_slurm_are_in_the_file(tmp_path: Path) -> None:
@@ -135,6 +142,41 @@ def test_queues_of_grid_engine_say_what_they_take_and_from_whom() -> None:
     assert (long["name"], short["name"], short["max_time"]) == ("long", "short", "2h")
     assert (short["options"], short["accounts"]) == (["-l gpu=1"], ["brain", "heart"])
     assert short["max_cpus"] == 4
+
+
+SHORT = '"walltime":\t"00:01:00"'
+
+
+@pytest.mark.parametrize(
+    ("change", "queues"),
+    [
+        (('"enabled":\t"True"', '"enabled":\t"False"'), {}),
+        (("24684084kb", "1024mb"), {"workq": {"max_memory": "1G"}, "short": {"max_time": "1m"}}),
+        ((SHORT, SHORT + ',\n"mem": "2gb", "ncpus": 4'),
+         {"workq": {"max_cpus": 8}, "short": {"max_memory": "2G", "max_cpus": 4}}),
+        (('"enabled":\t"True"', '"enabled":\t"True", "acl_user_enable":\t"True"'), {}),
+        (('"total_jobs":\t0', '"max_queued": "[u:PBS_GENERIC=9]", "max_run": "[u:PBS_GENERIC=4]"'),
+         {"workq": {"max_jobs": 9, "max_running": 4}, "short": {"max_jobs": 9}}),
+        (('"ncpus":\t8', '"ncpus":\t8, "ngpus":\t2'),
+         {"workq": {"max_gpus": 2, "min_gpus": None}, "short": {"max_gpus": 2}}),
+        (("default_shared", "force_exclhost"),
+         {"workq": {"exclusive": True}, "short": {"exclusive": True}}),
+        (('"ntype"', '"queue":\t"workq",\n"ntype"'),
+         {"workq": {"max_cpus": 8}, "short": {"max_cpus": None}}),
+        (('"resources_default":\t{', '"default_chunk": {"Qlist": "fast"}, "resources_default":\t{'),
+         {"workq": {"max_cpus": 8}, "short": {"max_cpus": None}}),
+        (('"total_jobs":\t0', '"route_destinations": "short", "queue_type": "Route"'),
+         {"workq": {"max_time": "1m"}, "short": {"max_time": "1m"}}),
+    ],
+)  # fmt: skip
+def test_queues_of_pbs_say_what_they_take(
+    change: tuple[str, str], queues: dict[str, dict[str, object]]
+) -> None:
+    found = make_probe("pbs").look(answering("pbs", change)).settings["queues"]
+    told = {one["name"]: one for one in found}
+    assert {
+        name: {key: told[name].get(key) for key in queues.get(name, {})} for name in told
+    } == queues
 
 
 @pytest.mark.parametrize(
@@ -194,7 +236,7 @@ def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 # Held against the cluster
 
 SLURM = Site(scheduler="slurm", limits=Limits(array_size=1001))
-SGE = Site(scheduler="sge")
+SGE, PBS = Site(scheduler="sge"), Site(scheduler="pbs")
 
 
 def findings(site: Site, *changes: tuple[str, str]) -> Iterator[Finding]:
@@ -217,6 +259,12 @@ SETTINGS = [
     (SLURM, ("", ""), "EnforcePartLimits", "warning"),
     (SLURM, ("22.05.8", "19.05.1"), "Slurm", "warning"),
     (SLURM, ("22.05.8", "24.11.0"), "Slurm", "ok"),
+    (PBS, ("", ""), "job history", "ok"),
+    (PBS, ('"336:00:00"', '"00:10:00"'), "job history", "warning"),
+    (PBS, ('"job_history_enable":\t"True"', '"x":\t1'), "job history", "warning"),
+    (PBS, ('"scheduling":\t"True"', '"scheduling":\t"False"'), "server", "warning"),
+    (PBS, ("Global:1000000 Avail_Local:1000000", "Global:0 Avail_Local:0"), "licences", "warning"),
+    (PBS, ("", ""), "memory limit", "ok"),
     (SGE, ("", ""), "accounting", "ok"),
     (SGE, ("accounting=true", "accounting=false"), "accounting", "warning"),
     (SGE, ("accounting_flush_time=00:00:00", "accounting_flush_time=00:01:00"), "accounting",

@@ -1,4 +1,4 @@
-"""OpenPBS 23.06.06 in miniature: qsub, qstat, qdel, qrls, qselect.
+"""OpenPBS 23.06.06 in miniature: qsub, qstat, qdel, qrls, qselect, pbsnodes.
 
 Its array ``afterok`` lies as the real one's does: it follows the element that ended last. What
 ``qstat`` prints has the keys, words and numbers of samples of the real one, as far as anybody may
@@ -314,10 +314,13 @@ def qstat(argv: list[str]) -> int:
     if argv == ["--version"]:
         print("pbs_version = 23.06.06")
         return 0
-    given, words = getopt.getopt(argv, "xtfF:")
+    given, words = getopt.getopt(argv, "BQxtfF:")
     said = dict(given)
     if said.get("-F") != "json" or "-f" not in said:
         raise Refused("{name}: the stand-in prints JSON only", 2)
+    if "-B" in said or "-Q" in said:
+        with engine().open():  # there is a server
+            return _print({"Server": {SERVER: _server()}} if "-B" in said else {"Queue": _queues()})
     status, rows = 0, {}
     with engine().open() as state:
         for word in words or [job_id(job) for job in state.jobs.values()]:
@@ -337,11 +340,54 @@ def qstat(argv: list[str]) -> int:
             rows[job_id(job)] = _row(state, job)
             if "-t" in said and job.indices is not None:
                 rows |= {job_id(job, one): _element_row(state, job, one) for one in elements}
-    answer = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
-    print(
-        json.dumps(answer | ({"Jobs": rows} if rows else {}), indent="\t", separators=(",", ":\t"))
-    )
+    return _print({"Jobs": rows} if rows else {}, status)
+
+
+@command
+def pbsnodes(argv: list[str]) -> int:
+    """Print the one host as JSON."""
+    if argv != ["-a", "-F", "json"]:
+        raise Refused("{name}: the stand-in prints JSON only", 2)
+    has = {"host": SERVER, "mem": "24684084kb", "ncpus": CPUS, "vnode": SERVER}
+    node = {
+        "ntype": "PBS",
+        "state": "free",
+        "resources_available": has,
+        "sharing": "default_shared",
+    }
+    with engine().open():
+        return _print({"nodes": {SERVER: node}})
+
+
+def _print(answer: dict[str, Any], status: int = 0) -> int:
+    head = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
+    print(json.dumps(head | answer, indent="\t", separators=(",", ":\t")))
     return status
+
+
+def _server() -> dict[str, Any]:
+    remembers = {"job_history_enable": "True", "job_history_duration": "336:00:00"}
+    return {
+        "server_state": "Active",
+        "scheduling": "True",
+        "default_queue": "workq",
+        "max_array_size": MAX_ARRAY,
+        "license_count": "Avail_Global:1000000 Avail_Local:1000000 Used:0 High_Use:0",
+        "pbs_version": "23.06.06",
+        **(remembers if history() else {}),
+    }
+
+
+def _queues() -> dict[str, Any]:
+    return {
+        name: {
+            "queue_type": "Execution",
+            **({"resources_max": {"walltime": clock(most)}} if most else {}),
+            "enabled": str(name != "disabled"),
+            "started": str(name != "closed"),
+        }
+        for name, most in QUEUES.items()
+    }
 
 
 def _row(state: State, job: Job) -> dict[str, Any]:
