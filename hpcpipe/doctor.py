@@ -49,7 +49,7 @@ def diagnose(
         yield from probe.check(found, site)
         yield from _limits(site, found)
         yield from _account(site, found)
-        yield from _queues(site, read_site(dict(found.settings)))
+        yield from _queues(site, read_site(dict(found.settings)), found.all_queues)
     else:
         yield Finding(
             "scheduler", "warning", f"no probe for {site.scheduler}: its limits stay unseen"
@@ -100,11 +100,15 @@ def _account(site: Site, found: Found) -> Iterator[Finding]:
         yield Finding("defaults.account", "ok", account)
 
 
-def _queues(site: Site, live: Site) -> Iterator[Finding]:
+def _queues(site: Site, live: Site, all_told: bool) -> Iterator[Finding]:
     there = {queue.name: queue for queue in live.queues}
     named = [queue for queue in site.queues if queue.named]
     for queue in named if there else ():
         name = queue.spelled or queue.name
+        if name not in there and not all_told:
+            said = f"the cluster tells of {', '.join(there)}, and maybe not of all"
+            yield Finding(f"queue {queue.name}", "warning", said, "try it")
+            continue
         if name not in there:
             yield Finding(
                 f"queue {queue.name}", "wrong", f"no open queue {name!r} on the cluster",

@@ -17,7 +17,7 @@ from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable, Us
 from hpcpipe.probes import find_probe, make_probe
 from hpcpipe.probes.base import Finding
 from hpcpipe.schedulers.base import Done, Run
-from hpcpipe.site import Defaults, Limits, Queue, Sge, Site
+from hpcpipe.site import Defaults, Limits, Oar, Queue, Sge, Site
 from hpcpipe.site.file import Machine
 from hpcpipe.site.init import save_new, write_site
 from hpcpipe.site.load import Loaded, load_site
@@ -43,6 +43,12 @@ ANSWERS = {
         "qhost -q": "hosts",
         "qselect -U": "mine",
         "qacct -o": "own",
+    },
+    "oar": {
+        "oarnodes -J": "nodes",
+        "oarstat -V": "version",
+        "oarstat -J --sql job_id = 0": "nothing",
+        "oarstat -J --sql job_id IN": "seen",
     },
     "pbs": {"qstat -B": "server", "qstat -Q": "queues", "pbsnodes -a": "nodes"},
 }
@@ -77,7 +83,9 @@ def limits(site: Site) -> list[tuple[str, object, object, object]]:
     return [(q.name, q.max_time, q.max_memory, q.max_cpus) for q in site.queues]
 
 
-@pytest.mark.parametrize(("name", "array"), [("slurm", 1001), ("sge", 1000), ("pbs", 1000)])
+@pytest.mark.parametrize(
+    ("name", "array"), [("slurm", 1001), ("sge", 1000), ("pbs", 1000), ("oar", 1000)]
+)
 def test_what_a_scheduler_says_of_itself_becomes_a_commented_site_file_that_loads(
     golden: Callable[[str, str], None], tmp_path: Path, name: str, array: int
 ) -> None:
@@ -142,6 +150,31 @@ def test_queues_of_grid_engine_say_what_they_take_and_from_whom() -> None:
     assert (long["name"], short["name"], short["max_time"]) == ("long", "short", "2h")
     assert (short["options"], short["accounts"]) == (["-l gpu=1"], ["brain", "heart"])
     assert short["max_cpus"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "core", "queue"),
+    [
+        (("", ""), "core", {"name": "default", "default": True, "max_cpus": 4}),
+        (('"core"', '"cpu"'), "cpu", {"name": "default", "default": True, "max_cpus": 4}),
+        (('"core"', '"kern"'), "resource_id", {"name": "default", "default": True, "max_cpus": 4}),
+        (('"state" : "Alive"', '"state" : "Dead"'), "resource_id",
+         {"name": "default", "default": True}),
+        (('"core" : 4', '"gpu" : 1, "core" : 3'), "core",
+         {"name": "default", "default": True, "max_cpus": 3, "max_gpus": 1}),
+    ],
+)  # fmt: skip
+def test_what_a_host_of_oars_has_most_of_is_counted(
+    change: tuple[str, str], core: str, queue: dict[str, object]
+) -> None:
+    settings = make_probe("oar").look(answering("oar", change)).settings
+    assert (settings["oar"]["core"], settings["queues"][0]) == (core, queue)
+
+
+def test_queues_that_oar_does_not_tell_of_are_not_called_wrong() -> None:
+    site = replace(OAR, queues=(Queue(name="long"), Queue(name="production")))
+    found = {one.about: one.verdict for one in findings(site)}
+    assert (found["queue long"], found["queue production"]) == ("ok", "warning")
 
 
 SHORT = '"walltime":\t"00:01:00"'
@@ -236,7 +269,7 @@ def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 # Held against the cluster
 
 SLURM = Site(scheduler="slurm", limits=Limits(array_size=1001))
-SGE, PBS = Site(scheduler="sge"), Site(scheduler="pbs")
+SGE, PBS, OAR = Site(scheduler="sge"), Site(scheduler="pbs"), Site(scheduler="oar")
 
 
 def findings(site: Site, *changes: tuple[str, str]) -> Iterator[Finding]:
@@ -265,6 +298,11 @@ SETTINGS = [
     (PBS, ('"scheduling":\t"True"', '"scheduling":\t"False"'), "server", "warning"),
     (PBS, ("Global:1000000 Avail_Local:1000000", "Global:0 Avail_Local:0"), "licences", "warning"),
     (PBS, ("", ""), "memory limit", "ok"),
+    (OAR, ("", ""), "oar.core", "ok"),
+    (replace(OAR, oar=Oar(core="kern")), ("", ""), "oar.core", "wrong"),
+    (OAR, ("", ""), "hosts", "ok"),
+    (OAR, ('"state" : "Alive"', '"state" : "Absent"'), "hosts", "warning"),
+    (OAR, ("", ""), "memory limit", "warning"),
     (SGE, ("", ""), "accounting", "ok"),
     (SGE, ("accounting=true", "accounting=false"), "accounting", "warning"),
     (SGE, ("accounting_flush_time=00:00:00", "accounting_flush_time=00:01:00"), "accounting",

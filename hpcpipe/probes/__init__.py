@@ -8,7 +8,13 @@ from hpcpipe.errors import ConfigError
 from hpcpipe.probes.base import Probe
 from hpcpipe.site.file import Machine, scheduler_here
 
-REGISTRY = {"slurm": "SlurmProbe", "sge": "SgeProbe", "pbs": "PbsProbe", "local": "LocalProbe"}
+REGISTRY = {
+    "slurm": "SlurmProbe",
+    "sge": "SgeProbe",
+    "oar": "OarProbe",
+    "pbs": "PbsProbe",
+    "local": "LocalProbe",
+}
 
 
 def make_probe(name: str) -> Probe:

@@ -33,7 +33,8 @@ class Found:
 
     ``settings`` are a site file's, as it would spell them; ``remarks`` say by dotted key where a
     value is from. ``facts`` are the scheduler's own settings, in its own words; ``accounts`` those
-    that this user may charge, ``sources`` the commands that were asked.
+    that this user may charge, ``sources`` the commands that were asked, and ``all_queues`` whether
+    they tell of all that there are.
     """
 
     scheduler: str
@@ -43,6 +44,7 @@ class Found:
     facts: Mapping[str, str] = field(default_factory=dict)
     accounts: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    all_queues: bool = True
 
 
 class Probe(Protocol):
