@@ -17,13 +17,14 @@ from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable, Us
 from hpcpipe.probes import find_probe, make_probe
 from hpcpipe.probes.base import Finding
 from hpcpipe.schedulers.base import Done, Run
-from hpcpipe.site import Defaults, Limits, Oar, Queue, Sge, Site
+from hpcpipe.site import LSF, Defaults, Limits, Oar, Queue, Sge, Site
 from hpcpipe.site.file import Machine
 from hpcpipe.site.init import save_new, write_site
 from hpcpipe.site.load import Loaded, load_site
 
 OUTPUTS = Path(__file__).parent / "golden" / "outputs"
-# By scheduler, how the commands of its probe begin, and where a real one's answer is.
+# By scheduler, how the commands of its probe begin, and where a real one's answer is; LSF's are
+# written from its documentation.
 ANSWERS = {
     "slurm": {
         "scontrol show config": "config",
@@ -50,8 +51,19 @@ ANSWERS = {
         "oarstat -J --sql job_id = 0": "nothing",
         "oarstat -J --sql job_id IN": "seen",
     },
+    "lsf": {
+        "lsid": "lsid",
+        "bparams -a": "params",
+        "badmin showconf mbd": "conf",
+        "bqueues -l -u": "queues",
+        "bhosts -o": "hosts",
+        "lshosts -w": "machines",
+        "bmgroup -r -w": "groups",
+    },
     "pbs": {"qstat -B": "server", "qstat -Q": "queues", "pbsnodes -a": "nodes"},
 }
+
+FOLDERS = {"lsf": "documented"}
 
 
 def answering(name: str, *changes: tuple[str, str]) -> Run:
@@ -62,7 +74,7 @@ def answering(name: str, *changes: tuple[str, str]) -> Run:
         said = " ".join(argv)
         for begin, file in ANSWERS[name].items():
             if f"{said} ".startswith(f"{begin} "):
-                [answer] = (OUTPUTS / name / "live").glob(f"{file}.*")
+                [answer] = (OUTPUTS / name / FOLDERS.get(name, "live")).glob(f"{file}.*")
                 text = answer.read_text()
                 for change in changes:
                     text = text.replace(*change)
@@ -84,13 +96,13 @@ def limits(site: Site) -> list[tuple[str, object, object, object]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "array"), [("slurm", 1001), ("sge", 1000), ("pbs", 1000), ("oar", 1000)]
+    ("name", "array"), [("slurm", 1001), ("sge", 1000), ("pbs", 1000), ("oar", 1000), ("lsf", 4000)]
 )
 def test_what_a_scheduler_says_of_itself_becomes_a_commented_site_file_that_loads(
     golden: Callable[[str, str], None], tmp_path: Path, name: str, array: int
 ) -> None:
     text, loaded = written(name, tmp_path)
-    golden(f"outputs/{name}/live/site.toml", text)
+    golden(f"outputs/{name}/{FOLDERS.get(name, 'live')}/site.toml", text)
     site = loaded.site
     assert (site.scheduler, site.limits.array_size) == (name, array)
     told = [*diagnose(loaded, trial=False, run=answering(name))]
@@ -150,6 +162,24 @@ def test_queues_of_grid_engine_say_what_they_take_and_from_whom() -> None:
     assert (long["name"], short["name"], short["max_time"]) == ("long", "short", "2h")
     assert (short["options"], short["accounts"]) == (["-l gpu=1"], ["brain", "heart"])
     assert short["max_cpus"] == 4
+
+
+def test_queues_of_lsf_say_what_they_take(tmp_path: Path) -> None:
+    site = written("lsf", tmp_path)[1].site
+    assert limits(site) == [
+        ("normal", 86400, 400 * 1024, 48),
+        ("short", 1800, 5000000 // 1024, 96),
+        ("gpu", 259200, 250 * 1024, 32),
+    ]
+    assert [(q.default_time, q.max_gpus, q.min_gpus) for q in site.queues] == [
+        (3600, 0, None),
+        (None, 4, None),
+        (None, 4, 1),
+    ]
+    assert ([q.name for q in site.queues if q.default], site.lsf.memory_per_slot) == (
+        ["normal"],
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,6 +257,7 @@ def test_queues_of_pbs_say_what_they_take(
          "parallel_environment", None),
         (("", ""), "gpu_resource", "gpu"),
         (("gpu=2,", ""), "gpu_resource", None),
+        (("gpu=2,", "gpu=2(0 1),"), "gpu_resource", "gpu"),
     ],
 )  # fmt: skip
 def test_by_what_grid_engine_is_asked_for_is_found_out(
@@ -269,6 +300,7 @@ def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 # Held against the cluster
 
 SLURM = Site(scheduler="slurm", limits=Limits(array_size=1001))
+PER_SLOT = Site(scheduler="lsf", lsf=LSF(memory_per_slot=True))
 SGE, PBS, OAR = Site(scheduler="sge"), Site(scheduler="pbs"), Site(scheduler="oar")
 
 
@@ -298,6 +330,13 @@ SETTINGS = [
     (PBS, ('"scheduling":\t"True"', '"scheduling":\t"False"'), "server", "warning"),
     (PBS, ("Global:1000000 Avail_Local:1000000", "Global:0 Avail_Local:0"), "licences", "warning"),
     (PBS, ("", ""), "memory limit", "ok"),
+    (PER_SLOT, ("", ""), "CLEAN_PERIOD", "ok"),
+    (PER_SLOT, ("PERIOD = 3600", "PERIOD = 60"), "CLEAN_PERIOD", "warning"),
+    (PER_SLOT, ("10.1.0.14", "9.1.3"), "LSF", "wrong"),
+    (PER_SLOT, ("", ""), "lsf.memory_per_slot", "ok"),
+    (PER_SLOT, ("PER_TASK = Y", "PER_TASK = N"), "lsf.memory_per_slot", "wrong"),
+    (PER_SLOT, ("", ""), "memory limit", "ok"),
+    (PER_SLOT, ("ENFORCE = y", "ENFORCE = n"), "memory limit", "warning"),
     (OAR, ("", ""), "oar.core", "ok"),
     (replace(OAR, oar=Oar(core="kern")), ("", ""), "oar.core", "wrong"),
     (OAR, ("", ""), "hosts", "ok"),

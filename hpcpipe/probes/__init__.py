@@ -13,6 +13,7 @@ REGISTRY = {
     "sge": "SgeProbe",
     "oar": "OarProbe",
     "pbs": "PbsProbe",
+    "lsf": "LsfProbe",
     "local": "LocalProbe",
 }
 

@@ -89,7 +89,7 @@ def _history(facts: Mapping[str, str]) -> Finding:
 
 def _open(row: _Row) -> bool:
     """Tell whether this user's jobs are taken and started."""
-    if (row.get("enabled"), row.get("started")) != ("True", "True"):
+    if not all(str(row.get(key)) == "True" for key in ("enabled", "started")):
         return False
     groups = {one.gr_name for one in grp.getgrall() if one.gr_gid in os.getgroups()}
     for kind, mine in (("user", {getuser()}), ("group", groups)):

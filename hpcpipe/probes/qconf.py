@@ -82,8 +82,8 @@ def kinds(hosts: Mapping[str, Host]) -> Iterable[list[Host]]:
 
 
 def pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Walk ``name=value``, of all hosts."""
-    for match in re.finditer(r"([\w.]+)=([^\s,=\]]+)", text):
+    """Walk ``name=value``, of all hosts; of ``gpu=2(0 1)`` the 2 is the value."""
+    for match in re.finditer(r"([\w.]+)=([^\s,=\](]+)", text):
         yield match[1], match[2]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from getpass import getuser
 from typing import Any, ClassVar
 
+from hpcpipe.errors import SchedulerError
 from hpcpipe.probes.base import Finding, Found, among, ask, spelled_memory, spelled_time, unreserved
 from hpcpipe.probes.qconf import (
     Host,
@@ -45,7 +46,7 @@ _REMARKS = {
     "defaults.memory": "who asks for none gets none, and is killed at once",
     "defaults.time": "every job must ask for it",
     "sge.parallel_environment": "its allocation_rule is $pe_slots",
-    "sge.memory_per_slot": "its column consumable in qconf -sc says YES",
+    "sge.memory_per_slot": "YES in its column consumable of qconf -sc is per slot",
 }
 
 
@@ -67,7 +68,7 @@ class SgeProbe:
                 host.values.update(pairs(has))
         suited = _environments(run, rows)
         own = _own(resources, suited)
-        mine = {*run(("qselect", "-U", getuser()), None).stdout.split()}
+        mine = {*ask(run, "qselect", "-U", getuser()).split()}
         queues = []
         for row in sorted(rows, key=_rank):
             if parts := _open(row["qname"], hosts, mine):
@@ -78,9 +79,8 @@ class SgeProbe:
         if defaults := _defaults(resources, own):
             settings["defaults"] = defaults
         settings |= {"sge": own, "queues": unreserved(queues)}
-        done = run(("qacct", "-o", getuser(), "-d", "1"), None)
         facts |= {f"resource {name}": " ".join(one) for name, one in resources.items()}
-        facts |= {"qacct": done.words if done.status else "", "suited": " ".join(suited)}
+        facts |= {"qacct": _unread(run), "suited": " ".join(suited)}
         version = ask(run, "qconf", "-help").partition("\n")[0].strip().removeprefix("SGE ")
         sources = [" ".join(command) for command in (_CONFIG, _RESOURCES, _QUEUES, _HOSTS)]
         return Found("sge", version, settings, _REMARKS, facts, sources=tuple(sources))
@@ -116,6 +116,15 @@ class SgeProbe:
 
 
 # --- the site file --------------------------------------------------------------------------------
+
+
+def _unread(run: Run) -> str:
+    """Say why the accounting cannot be read, which is a file of the master's host; or nothing."""
+    try:
+        ask(run, "qacct", "-o", getuser(), "-d", "1")
+    except SchedulerError as error:
+        return str(error)
+    return ""
 
 
 def _environments(run: Run, rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -1,4 +1,5 @@
-"""LSF 10.1 in miniature, from its documentation: bsub, bjobs, bresume, bkill.
+"""LSF 10.1 in miniature, from its documentation: bsub, bjobs, bresume, bkill; and what tells of the
+cluster: lsid, bparams, bqueues, bhosts, lshosts.
 
 A minute lasts ``$STANDIN_MINUTE`` seconds, 60 if not said.
 """
@@ -19,6 +20,17 @@ QUEUES = ("normal", "long")
 VALUED = ("-J", "-Jd", "-w", "-o", "-e", "-q", "-P", "-G", "-n", "-R", "-M", "-W", "-gpu", "-sla")
 FLAGS = ("-H", "-ti", "-rn", "-r")
 HOST = "lsfhost"
+QUEUE = """
+QUEUE: {name}
+  -- Of the stand-in.
+
+PARAMETERS/STATISTICS
+PRIO NICE STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN SSUSP USUSP  RSV PJOBS
+ 30    0  Open:Active       -    -    -    -     0     0     0     0     0    0     0
+
+USERS: all
+HOSTS:  all
+"""
 CONDITION = r'(done|ended)\((?:(\d+)(?:\[(\d+)\])?|"([^"\[]+)(\[\*\])?")\)'
 
 
@@ -314,3 +326,51 @@ def _pends(state: State, job: Job, element: Element) -> str:
     if Step.WAIT in steps:
         return "Job dependency condition not satisfied;"
     return "New job is waiting for scheduling;"
+
+
+# --- the cluster ----------------------------------------------------------------------------------
+
+
+def telling(function: Callable[[], str]) -> Callable[[list[str]], int]:
+    """Make a function a command that tells of the cluster, whatever its options."""
+
+    def tell(argv: list[str]) -> int:
+        del argv
+        with engine().open():
+            print(function())
+        return 0
+
+    tell.__name__ = function.__name__
+    return command(tell)
+
+
+@telling
+def lsid() -> str:
+    """Tell the version."""
+    return "IBM Spectrum LSF Standard 10.1.0.13, Apr 15 2022\n\nMy cluster name is standin"
+
+
+@telling
+def bparams() -> str:
+    """Tell the settings."""
+    return f"DEFAULT_QUEUE = {QUEUES[0]}\nMAX_JOB_ARRAY_SIZE = {MAX_INDEX}\nCLEAN_PERIOD = 3600"
+
+
+@telling
+def bqueues() -> str:
+    """Tell the queues."""
+    return ("-" * 78).join(QUEUE.format(name=name) for name in QUEUES)
+
+
+@telling
+def bhosts() -> str:
+    """Tell the one host's slots, as JSON."""
+    rows = [{"HOST_NAME": HOST, "MAX": str(CPUS), "NGPUS": "-"}]
+    return json.dumps({"COMMAND": "bhosts", "HOSTS": len(rows), "RECORDS": rows}, indent=2)
+
+
+@telling
+def lshosts() -> str:
+    """Tell what the one host is."""
+    head = "HOST_NAME  type    model     cpuf  ncpus maxmem maxswp server RESOURCES"
+    return f"{head}\n{HOST}    X86_64  Intel_E5  12.5  {CPUS}  23.5G  -      Yes    (mg)"
