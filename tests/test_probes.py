@@ -258,6 +258,7 @@ def test_queues_of_pbs_say_what_they_take(
         (("", ""), "gpu_resource", "gpu"),
         (("gpu=2,", ""), "gpu_resource", None),
         (("gpu=2,", "gpu=2(0 1),"), "gpu_resource", "gpu"),
+        (("gpu        INT", "gpu        BOOL"), "gpu_resource", None),
     ],
 )  # fmt: skip
 def test_by_what_grid_engine_is_asked_for_is_found_out(

@@ -5,28 +5,33 @@ Tried on Son of Grid Engine 8.1.9.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from getpass import getuser
 from typing import Any, ClassVar
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.probes.base import Finding, Found, among, ask, spelled_memory, spelled_time, unreserved
+from hpcpipe.probes.base import Finding, Found, among, ask, unreserved
 from hpcpipe.probes.qconf import (
-    Host,
-    Part,
     Resource,
     kinds,
-    largest,
-    longest,
-    mib,
     pairs,
     read_facts,
     read_hosts,
     read_queues,
     read_resources,
-    seconds,
-    words,
+)
+from hpcpipe.probes.sgefile import (
+    KEPT,
+    MEMORY,
+    defaults,
+    environments,
+    flush,
+    limits,
+    must_ask,
+    open_parts,
+    own_table,
+    queue_table,
+    rank,
 )
 from hpcpipe.schedulers.base import Run
 from hpcpipe.site import Site
@@ -35,9 +40,6 @@ _CONFIG = ("qconf", "-sconf")
 _RESOURCES = ("qconf", "-sc")
 _QUEUES = ("qconf", "-sq", "*")
 _HOSTS = ("qhost", "-q")
-_KEPT = ("h_vmem", "s_vmem", "h_rss")  # by killing who has more
-_MEMORY = (*_KEPT, "mem_free", "virtual_free")
-_GPUS = ("gpu", "gpus", "ngpus", "num_gpus")
 _REMARKS = {
     "limits.array_size": "max_aj_tasks",
     "limits.max_jobs": "max_u_jobs",
@@ -66,18 +68,18 @@ class SgeProbe:
             has = read_facts(ask(run, "qconf", "-se", name)).get("complex_values", "")
             for host in alike:
                 host.values.update(pairs(has))
-        suited = _environments(run, rows)
-        own = _own(resources, suited)
+        suited = environments(run, rows)
+        own = own_table(resources, suited)
         mine = {*ask(run, "qselect", "-U", getuser()).split()}
         queues = []
-        for row in sorted(rows, key=_rank):
-            if parts := _open(row["qname"], hosts, mine):
-                queues.append(_queue(row, parts, own, resources))
+        for row in sorted(rows, key=rank):
+            if parts := open_parts(row["qname"], hosts, mine):
+                queues.append(queue_table(row, parts, own, resources))
         if not any("max_gpus" in queue for queue in queues):
             del own["gpu_resource"]
-        settings: dict[str, Any] = {"limits": _limits(facts)}
-        if defaults := _defaults(resources, own):
-            settings["defaults"] = defaults
+        settings: dict[str, Any] = {"limits": limits(facts)}
+        if asked := defaults(resources, own):
+            settings["defaults"] = asked
         settings |= {"sge": own, "queues": unreserved(queues)}
         facts |= {f"resource {name}": " ".join(one) for name, one in resources.items()}
         facts |= {"qacct": _unread(run), "suited": " ".join(suited)}
@@ -88,6 +90,8 @@ class SgeProbe:
     def check(self, found: Found, site: Site) -> Iterator[Finding]:
         facts, sge = found.facts, site.sge
         yield from _accounting(facts, site)
+        if most := int(facts.get("max_aj_instances", "0")):
+            yield Finding("max_aj_instances", "ok", f"{most} elements of an array at a time")
         told = [name for name in facts if name.startswith("resource ")]
         resources = {name.split()[1]: Resource(*facts[name].split()) for name in told}
         yield from _memory(resources, site)
@@ -115,9 +119,6 @@ class SgeProbe:
             yield Finding("defaults.account", "warning", said, "set defaults.account")
 
 
-# --- the site file --------------------------------------------------------------------------------
-
-
 def _unread(run: Run) -> str:
     """Say why the accounting cannot be read, which is a file of the master's host; or nothing."""
     try:
@@ -127,125 +128,8 @@ def _unread(run: Run) -> str:
     return ""
 
 
-def _environments(run: Run, rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """List the parallel environments that keep a job on one host, that of most queues first."""
-    used = [name for row in rows for name in {*words(row.get("pe_list", ""))}]
-    fit = []
-    for name in sorted({*used}):
-        done = run(("qconf", "-sp", name), None)  # it may be the name of a host
-        if not done.status and read_facts(done.stdout).get("allocation_rule") == "$pe_slots":
-            fit.append(name)
-    return sorted(fit, key=lambda name: -used.count(name))
-
-
-def _own(resources: Mapping[str, Resource], suited: Sequence[str]) -> dict[str, Any]:
-    """Say by what name jobs ask for cpus, memory, time and GPUs."""
-    names = [name for name in _MEMORY if name in resources and resources[name].asked_for]
-    consumable = [name for name in names if resources[name].consumable != "NO"]
-    memory = next(iter(consumable or names), "")
-    times = (one for one in ("h_rt", "s_rt") if one in resources and resources[one].asked_for)
-    own: dict[str, Any] = {"parallel_environment": suited[0]} if suited else {}
-    return own | {
-        "memory_resource": memory,
-        "memory_per_slot": bool(memory) and resources[memory].consumable == "YES",
-        "time_resource": next(times, ""),
-        "gpu_resource": next((name for name in _GPUS if name in resources), ""),
-    }
-
-
-def _limits(facts: Mapping[str, str]) -> dict[str, Any]:
-    limits: dict[str, Any] = {}
-    if tasks := int(facts.get("max_aj_tasks", "0")):
-        limits["array_size"] = tasks
-    if jobs := int(facts.get("max_u_jobs", "0")):
-        limits |= {"max_jobs": jobs, "elements_count": False}
-    if (late := 2 * _flush(facts)) > 30:
-        limits["settle_seconds"] = late
-    return limits
-
-
-def _defaults(resources: Mapping[str, Resource], own: Mapping[str, Any]) -> dict[str, str]:
-    defaults = {}
-    if (name := own["memory_resource"]) and _must_ask(name, resources[name]):
-        defaults["memory"] = "2G"
-    if (name := own["time_resource"]) and resources[name].requestable == "FORCED":
-        defaults["time"] = "1h"
-    return defaults
-
-
-def _must_ask(name: str, resource: Resource) -> bool:
-    """Tell whether a job that asks for none of it comes to nothing."""
-    none = resource.consumable != "NO" and name in _KEPT and mib(resource.default) == 0
-    return none or resource.requestable == "FORCED"
-
-
-def _rank(row: Mapping[str, str]) -> tuple[int, float]:
-    """Rank queues as Grid Engine does; of equals, that which takes all is first."""
-    number = re.match(r"\d+", row.get("seq_no", ""))
-    return int(number[0]) if number else 0, -(longest(row.get("h_rt", "")) or float("inf"))
-
-
-def _open(queue: str, hosts: Mapping[str, Host], mine: set[str]) -> list[tuple[Host, Part]]:
-    """List where the queue takes batch jobs of this user: not disabled, in error or orphaned."""
-    return [
-        (host, part)
-        for name, host in hosts.items()
-        if (part := host.parts.get(queue)) is not None
-        and f"{queue}@{name}" in mine
-        and not {*part.state} & {*"dEoc"}
-        and {*part.kinds} & {*"BP"}
-    ]
-
-
-def _queue(
-    row: Mapping[str, str],
-    parts: Sequence[tuple[Host, Part]],
-    own: Mapping[str, Any],
-    resources: Mapping[str, Resource],
-) -> dict[str, Any]:
-    """Say of a queue what a site file would."""
-    queue: dict[str, Any] = {"name": row["qname"]}
-    times = [longest(row.get(limit, "")) for limit in ("h_rt", "s_rt")]
-    if finite := [time for time in times if time]:
-        queue["max_time"] = spelled_time(min(finite))
-    memory, parallel = own["memory_resource"], words(row.get("pe_list", ""))
-    slots = [min(part.slots, int(host.values.get("slots", part.slots))) for host, part in parts]
-    cpus = max(slots) if own.get("parallel_environment") in parallel else 1
-    most = max(mib(host.values.get(memory, "")) or host.memory for host, _ in parts)
-    if limit := largest(row.get(memory, "")):
-        most = min(most, limit * (cpus if own["memory_per_slot"] else 1))
-    if most:
-        queue["max_memory"] = spelled_memory(most)
-    queue["max_cpus"] = max(cpus, 1)
-    if all("B" not in part.kinds for _, part in parts):
-        queue["min_cpus"] = 2  # it takes parallel jobs only
-    gpus = [int(float(host.values.get(own["gpu_resource"], "0"))) for host, _ in parts]
-    if any(gpus):
-        queue["max_gpus"] = max(gpus)
-        if all(gpus):
-            queue["min_gpus"] = 1  # leave its hosts to those who need GPUs
-    if projects := words(row.get("projects", "")):
-        queue["accounts"] = projects
-    has = dict(pairs(row.get("complex_values", ""))).items()
-    forced = [(name, value) for name, value in has if name in resources]
-    forced = [(name, value) for name, value in forced if resources[name].requestable == "FORCED"]
-    if forced:
-        queue["options"] = [f"-l {name}={value}" for name, value in forced]
-    return queue
-
-
-# --- the settings ---------------------------------------------------------------------------------
-
-
-def _flush(facts: Mapping[str, str]) -> int:
-    """Say how many seconds after an end the accounting has it."""
-    told = dict(pairs(facts.get("reporting_params", "")))
-    late = seconds(told.get("accounting_flush_time", "0"))
-    return late if "accounting_flush_time" in told else seconds(told.get("flush_time", "15"))
-
-
 def _accounting(facts: Mapping[str, str], site: Site) -> Iterator[Finding]:
-    late, settle = _flush(facts), site.limits.settle_seconds
+    late, settle = flush(facts), site.limits.settle_seconds
     if "accounting=false" in facts.get("reporting_params", ""):
         yield Finding(
             "accounting", "warning", "accounting=false: how a job ended is told by its files only",
@@ -264,12 +148,13 @@ def _accounting(facts: Mapping[str, str], site: Site) -> Iterator[Finding]:
 
 
 def _memory(resources: Mapping[str, Resource], site: Site) -> Iterator[Finding]:
-    name, known = site.sge.memory_resource, [one for one in _MEMORY if one in resources]
+    name = site.sge.memory_resource
     if not name:
+        known = " or ".join(one for one in MEMORY if one in resources)
         said = "is not asked for: a greedy task fells its neighbours"
-        yield Finding("memory", "warning", said, f'set sge.memory_resource = "{known[0]}"')
+        yield Finding("memory", "warning", said, f"set sge.memory_resource, to {known} maybe")
         return
-    yield among("sge.memory_resource", name, [*known, *resources], "resource")
+    yield among("sge.memory_resource", name, resources, "resource")
     if name not in resources:
         return
     resource = resources[name]
@@ -278,7 +163,7 @@ def _memory(resources: Mapping[str, Resource], site: Site) -> Iterator[Finding]:
         said = f"{name} is counted per {'slot' if per_slot else 'job'}"
         do = f"set sge.memory_per_slot = {str(per_slot).lower()}"
         yield Finding("sge.memory_per_slot", "wrong", said, do)
-    if name not in _KEPT:
+    if name not in KEPT:
         said = f"{name} is {'set' if resource.consumable != 'NO' else 'not even set'} aside"
         yield Finding(
             "memory limit", "warning", f"{said}, and nobody keeps it",
@@ -286,6 +171,6 @@ def _memory(resources: Mapping[str, Resource], site: Site) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("memory limit", "ok", f"kept by {name}, per {'slot' if per_slot else 'job'}")
-    if _must_ask(name, resource) and site.defaults.memory is None:
+    if must_ask(name, resource) and site.defaults.memory is None:
         said = f"a job that asks for no {name} gets none"
         yield Finding("memory by default", "warning", said, 'set defaults.memory = "2G"')
