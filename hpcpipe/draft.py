@@ -154,7 +154,7 @@ def scheduler_options(site: Site) -> dict[str, Any]:
     """Give the options of the site's that its adapter takes."""
     if site.scheduler == "local":
         return {"cpus": site.local.cpus, "memory": site.local.memory}
-    own = getattr(site, site.scheduler)
+    own = getattr(site, site.scheduler, None)
     options = {name: getattr(own, name, None) for name in _OPTIONS}
     options["cancels"] = site.limits.cancels
     return {name: value for name, value in options.items() if value is not None}

@@ -106,7 +106,7 @@ def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: st
         licences=route.licences,
         software=", ".join(route.software),
         setup=route.setup,
-        options=(*getattr(getattr(site, site.written_for), "options", ()), *route.options),
+        options=(*getattr(site.own, "options", ()), *route.options),
     )
 
 
@@ -122,7 +122,7 @@ def render(job: Job, site: Site) -> str:
             batch=job,
             environment=site.environment,
             scratch=site.scratch,
-            options=getattr(site, site.written_for),
+            options=site.own,
             codes=_CODES,
             version=__version__,
         )

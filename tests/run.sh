@@ -20,6 +20,11 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends octave >/dev/null
   }
+  # The scheduler that docs/adding.rst adds is tried on a real one.
+  command -v tsp >/dev/null || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends task-spooler >/dev/null
+  }
   PYTHON=/usr/bin/python3
   eval "$(tests/clusters/slurm.sh up)"
   eval "$(tests/clusters/sge.sh up)"

@@ -43,11 +43,12 @@ HOME = "/home/ada/study"  # on the pages, this stands for the folder, and node17
 SECONDS = 120
 
 _MARKER = re.compile(r"\.\. tested: (file (?P<file>\S+)|(?P<fails>failing )?session)")
-# What may differ from run to run: times, memory used, digests in the names of batches.
+# What may differ from run to run: times, memory used, digests in the names of batches, tokens.
 _VARIES = (
     (re.compile(r"\b\d+(\.\d+)? s\b"), "T s"),
     (re.compile(r"(?<=used) +\d+ MB"), " M MB"),
     (re.compile(r"-[0-9a-f]{8}\b"), "-DIGEST"),
+    (re.compile(r":[0-9a-f]{16}\b"), ":TOKEN"),
 )
 
 

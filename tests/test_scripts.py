@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from fakes import Lab
@@ -21,7 +21,7 @@ from hpcpipe.planner.batch import Batch, Limits
 from hpcpipe.planner.batches import make_batches
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.schedulers import make_scheduler
+from hpcpipe.schedulers import REGISTRY, make_scheduler
 from hpcpipe.site import (
     LSF,
     PBS,
@@ -29,7 +29,6 @@ from hpcpipe.site import (
     Environment,
     Oar,
     Queue,
-    Scheduler,
     Scratch,
     Sge,
     Site,
@@ -39,7 +38,6 @@ from hpcpipe.site import (
 )
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
-SCHEDULERS = get_args(get_args(Scheduler)[0])
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
 
 
@@ -143,7 +141,7 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
 # Where arrays are ranges, there is no sparse one. DRMAA has the scripts of its dialect.
 WRITTEN = [
     (scheduler, case)
-    for scheduler in SCHEDULERS
+    for scheduler in REGISTRY
     if Site(scheduler=scheduler).written_for == scheduler
     for case in CASES
     if case != "sparse-array" or make_scheduler(scheduler).capabilities.sparse
@@ -152,7 +150,7 @@ WRITTEN = [
 
 @pytest.mark.parametrize(("scheduler", "case"), WRITTEN)
 def test_a_script_is_as_it_was(
-    scheduler: Scheduler,
+    scheduler: str,
     case: str,
     golden: Callable[[str, str], None],
     monkeypatch: pytest.MonkeyPatch,

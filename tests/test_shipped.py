@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -18,15 +17,15 @@ from hpcpipe.planner.batch import Batch, Limits
 from hpcpipe.planner.batches import make_batches
 from hpcpipe.render import make_job, render
 from hpcpipe.routing import route
-from hpcpipe.site import Scheduler, Site
+from hpcpipe.schedulers import REGISTRY
+from hpcpipe.site import Site
 from hpcpipe.site.file import Machine
 from hpcpipe.site.load import load_site
 
 SHIPPED = Machine.here().shipped
 SITES = sorted(file.stem for file in SHIPPED.glob("*.toml"))
 # Of no cluster in particular: the bare schedulers, which other tests try, and a shape.
-SCHEDULERS = get_args(get_args(Scheduler)[0])
-BARE = {name for name in SITES if name.startswith("test-") or name in SCHEDULERS}
+BARE = {name for name in SITES if name.startswith("test-") or name in REGISTRY}
 SHAPES = BARE | {"slurm-nodes"}
 ASKED = {
     "a usual task": {"cpus": 4, "memory": "8G", "time": "1h"},

@@ -238,3 +238,8 @@ class Site:
     def written_for(self) -> str:
         """Whose directives the scripts have: the scheduler's, or those that DRMAA hands on."""
         return self.drmaa.dialect if self.scheduler == "drmaa" else self.scheduler
+
+    @property
+    def own(self) -> object:
+        """The table of that scheduler's own options; None where it has none."""
+        return getattr(self, self.written_for, None)

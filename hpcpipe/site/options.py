@@ -1,21 +1,18 @@
-"""The schedulers by name, and for each the table of a site file that only it reads.
+"""Tables of a site file that only one scheduler reads.
 
-To add a scheduler: its name in `Scheduler`, its table here, and a field of that name in `Site`.
-A table's ``options`` are directives that every job gets.
+A scheduler that has options of its own has its table here, and a field of its name in `Site`. A
+table's ``options`` are directives that every job gets.
 """
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
+from hpcpipe.schedulers import REGISTRY
 from hpcpipe.site.values import Count, Flag, Line, Memory, Name, Text, Variable, one_of
 
-_Scheduler = Literal[
-    "local", "slurm", "sge", "drmaa", "oar", "ipyparallel", "pbs", "torque", "lsf", "flux",
-    "htcondor",
-]  # fmt: skip
-Scheduler = Annotated[_Scheduler, one_of(*get_args(_Scheduler), kind="scheduler")]
+Scheduler = Annotated[str, one_of(*REGISTRY, kind="scheduler")]
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ def test_a_plain_job_runs_in_its_run_folder_and_its_end_is_known(bench: Bench) -
     assert bench.read("logs/out") == f"{bench.folder.resolve()}\n"
 
 
+@pytest.mark.can("arrays")
 def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
     bench = Bench(cluster, cluster.home / cluster.odd)
     job = bench.submit("pwd -P", array=2)
@@ -52,6 +53,7 @@ def test_an_odd_run_folder_is_just_a_folder(cluster: Cluster) -> None:
     assert not [*cluster.home.rglob("pwned")]
 
 
+@pytest.mark.can("arrays")
 def test_each_element_runs_once_and_ends_in_its_own_way(bench: Bench) -> None:
     job = bench.submit(
         "echo $nth >> ran; case $nth in 1) exit 3;; 2) ulimit -c 0; kill -SEGV $$;; esac", array=4
@@ -91,6 +93,7 @@ def test_an_aligned_element_waits_for_its_own_and_for_no_other(bench: Bench) -> 
     assert codes(bench.ends(*elements)) == dict.fromkeys(elements, 0)
 
 
+@pytest.mark.can("arrays")
 def test_a_gather_waits_for_the_whole(bench: Bench) -> None:
     waits = f"{WAIT}[ $nth -lt 2 ] || wait_for beside; touch $nth"
     above = bench.submit(waits, array=3, held=True)
@@ -127,6 +130,7 @@ def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> 
     assert not any(map(bench.has, ("each.1", "last", "whole")))
 
 
+@pytest.mark.can("arrays")
 def test_what_any_end_will_do_for_runs_after_a_failure_too(bench: Bench) -> None:
     above = bench.submit("touch $nth; exit $nth", array=2, held=True)
     last = bench.submit("test -e 0 -a -e 1", After(above, well=False))
@@ -137,6 +141,7 @@ def test_what_any_end_will_do_for_runs_after_a_failure_too(bench: Bench) -> None
 # --- asking ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.can("arrays")
 def test_many_ids_are_one_question_and_none_is_none(bench: Bench) -> None:
     jobs = [bench.submit(f"{WAIT}wait_for go", array=10, held=True) for _ in range(3)]
     elements = [element for job in jobs for element in bench.elements(job, 10)]
@@ -185,6 +190,7 @@ def test_what_is_held_waits_to_be_released(bench: Bench) -> None:
     assert codes(bench.ends(job, *elements)) == dict.fromkeys([job, *elements], 0)
 
 
+@pytest.mark.can("arrays")
 def test_what_is_live_is_found_by_its_token(bench: Bench) -> None:
     mine = f"{bench.folder.parent.name}-1"
     job = bench.submit(f"{WAIT}wait_for go", token=mine)
@@ -196,6 +202,7 @@ def test_what_is_live_is_found_by_its_token(bench: Bench) -> None:
     until(lambda: not bench.scheduler.find(wanted))
 
 
+@pytest.mark.can("arrays")
 def test_one_element_is_cancelled_or_all_of_a_job(bench: Bench) -> None:
     job = bench.submit("echo > started.$nth; sleep 300", array=2)
     waits = bench.submit("touch waited", After(job))
@@ -213,6 +220,7 @@ def test_one_element_is_cancelled_or_all_of_a_job(bench: Bench) -> None:
 # --- when it does not go well ---------------------------------------------------------------------
 
 
+@pytest.mark.can("refuses")
 def test_a_refusal_begins_with_the_schedulers_own_words(bench: Bench) -> None:
     directive, words = bench.cluster.dialect.refused
     script = bench.script("exit 0", (), directive)
@@ -253,7 +261,7 @@ def test_a_host_without_the_schedulers_commands_is_no_login_node(
         VERBS[verb](Bench(Cluster(dialect, tmp_path), tmp_path / "run"))
 
 
-@pytest.mark.can("commands")
+@pytest.mark.can("commands", "arrays")
 def test_a_word_never_seen_is_unknown_and_kept(cluster: Cluster) -> None:
     held, odd = cluster.dialect.words
 

@@ -13,10 +13,11 @@ from contract.dialects.pbs import PBS
 from contract.dialects.sge import DRMAA, SGE
 from contract.dialects.slurm import SLURM
 from contract.dialects.torque import TORQUE
+from contract.dialects.tsp import TSP
 
 __all__ = [
     "DIALECTS", "DRMAA", "FLUX", "HTCONDOR", "IPYPARALLEL", "LOCAL", "LSF", "OAR", "PBS", "SGE",
-    "SLURM", "TORQUE", "Dialect",
+    "SLURM", "TORQUE", "TSP", "Dialect",
 ]  # fmt: skip
 
-DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX, HTCONDOR)
+DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX, HTCONDOR, TSP)

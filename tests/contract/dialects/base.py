@@ -71,7 +71,7 @@ class Dialect:
     index: str  # snippet: the index of an element
     element: str  # snippet: its id, or the job's where that is no array
     refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}
-    short_time: str  # about the shortest limit of time that it keeps
+    short_time: str  # about the shortest limit of time that it keeps; empty: none
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
     begin: str = ""  # snippet: what a script begins with; {log} is its log
     variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
@@ -101,6 +101,11 @@ class Dialect:
     def probed(self) -> bool:
         """Tell whether `hpcpipe site` can look at it live."""
         return self.name in REGISTRY
+
+    @property
+    def refuses(self) -> bool:
+        """Tell whether it refuses anything."""
+        return any(self.refused)
 
     def can(self, name: str) -> bool:
         """Tell whether it has a capability, or something that not every dialect has."""
