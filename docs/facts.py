@@ -5,6 +5,8 @@
 ``.. shapes::``        workflow files, and the submissions that they are planned to be
 ``.. site-keys::``     every key of a site file, from the types in ``hpcpipe.site``
 ``.. shipped-sites::`` the shipped site files: what each is, how old, and where from
+``.. abilities::``     what each scheduler can do, from its adapter
+``.. tried-on::``      on what each was tried, from what the contract tests recorded
 ``.. exit-codes::``    every error and its exit code, from ``hpcpipe.errors``
 ``.. reasons::``       ``reason: meaning`` lines, which must be those of the code
 ``.. fields::``        the fields of a dataclass
@@ -26,6 +28,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
+import matrix
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -209,6 +212,23 @@ class ShippedSites(Facts):
         yield from table("14 14 72", ("site", "as of", "what it is, and from where"), rows)
 
 
+class Abilities(Facts):
+    """What the arrays and dependencies of each scheduler can do."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each scheduler of the registry."""
+        yield from table("16 20 22 10 20 12", matrix.ABLE, [*matrix.able()])
+
+
+class TriedOn(Facts):
+    """On what each scheduler's adapter was tried, and how it went."""
+
+    def write(self) -> Iterator[str]:
+        """Write a row for each scheduler of the registry."""
+        self.env.note_dependency(str(matrix.RECORD))
+        yield from table("18 32 12 38", matrix.TRIED, [*matrix.tried()])
+
+
 class ExitCodes(Facts):
     """Every error that hpcpipe raises on purpose."""
 
@@ -273,6 +293,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "shapes": Shapes,
         "site-keys": SiteKeys,
         "shipped-sites": ShippedSites,
+        "abilities": Abilities,
+        "tried-on": TriedOn,
         "exit-codes": ExitCodes,
         "reasons": Reasons,
         "fields": Fields,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from contract.dialects import DIALECTS, DRMAA, IPYPARALLEL, LOCAL, OAR, SGE, SLURM, TSP, Dialect
 from contract.harness import Bench, Cluster, tried
+from contract.recording import Recording
 from fakes import FakeScheduler, Lab
 
 # The law and the gate are tried on every scheduler, and all else on those that cost little. On the
@@ -26,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if dialect.param.marks:
             line = f"{dialect.name}: needs a real one (tests/clusters)"
             config.addinivalue_line("markers", line)
+    if file := config.getoption("--record-contract"):
+        config.pluginmanager.register(Recording(config, Path(file)), "recording")
     config.addinivalue_line("markers", "can(*names): only for schedulers that can all of this")
 
 
@@ -90,6 +93,7 @@ def pytest_runtest_makereport(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Write the golden files anew.")
+    parser.addoption("--record-contract", metavar="FILE", help="Write down how each scheduler did.")
 
 
 @pytest.fixture

@@ -39,6 +39,16 @@ def stopped(folder: Path) -> Iterator[None]:
         ask("start")
 
 
+def says(*argv: str) -> Callable[[], str]:
+    """Make what asks a command for its version: the first line that it prints."""
+
+    def ask() -> str:
+        done = subprocess.run(argv, text=True, capture_output=True, timeout=60, check=False)
+        return (done.stdout.strip() or done.stderr.strip()).partition("\n")[0]
+
+    return ask
+
+
 def always() -> str:
     """Say that nothing is missing."""
     return ""
@@ -72,7 +82,9 @@ class Dialect:
     element: str  # snippet: its id, or the job's where that is no array
     refused: tuple[str, str]  # a directive that it refuses, and how it begins to say so: {script}
     short_time: str  # about the shortest limit of time that it keeps; empty: none
+    on: Callable[[], str]  # what it is tried on, as that says of itself
     census: Callable[[Mapping[str, Path]], Census]  # by workflow (of a spool), of each live, good…
+    real: bool = True  # or a stand-in
     begin: str = ""  # snippet: what a script begins with; {log} is its log
     variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
     end: Callable[[Path], object] = nothing  # end all that runs from that folder

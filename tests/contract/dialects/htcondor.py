@@ -59,6 +59,8 @@ HTCONDOR = Dialect(
     end=standin.end,
     refused=("initialdir = /nonexistent/dir", "ERROR: No such directory: /nonexistent/dir"),
     short_time="3s",
+    on=lambda: "a stand-in, after samples of HTCondor 25.14",
+    real=False,
     census=_census,
     commands=(
         "condor_submit_dag",

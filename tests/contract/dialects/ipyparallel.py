@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from contract.dialects.base import Census, Dialect
@@ -82,6 +83,7 @@ IPYPARALLEL = Dialect(
     element="echo $HPCPIPE_JOB_ID",
     refused=("--cpus=none", "{script}, line 2: #HPCPIPE --cpus"),
     short_time="5s",
+    on=lambda: f"ipyparallel {version('ipyparallel')}",
     census=_census,
     missing=_missing,
     stopped=_stopped,

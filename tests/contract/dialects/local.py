@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,5 +47,6 @@ LOCAL = Dialect(
     element="echo $HPCPIPE_JOB_ID${HPCPIPE_INDEX:+_$HPCPIPE_INDEX}",
     refused=("--cpus=none", "{script}, line 2: #HPCPIPE --cpus"),
     short_time="5s",
+    on=lambda: f"{platform.system()} with Python {platform.python_version()}",
     census=_census,
 )

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from contract.dialects.base import Census, Dialect, stopped
+from contract.dialects.base import Census, Dialect, says, stopped
 from hpcpipe.schedulers.oar import Oar
 
 
@@ -63,6 +63,7 @@ OAR = Dialect(
     element="echo $OAR_JOB_ID",
     refused=("-q nowhere", "ERROR : The queue nowhere does not exist"),
     short_time="30s",  # it looks every ten seconds or so
+    on=says("oarstat", "-V"),
     census=_census,
     memory=False,  # OAR leaves that to cgroups
     many=60,  # each a job to it, for which it starts a dozen programs: about a second of cpu

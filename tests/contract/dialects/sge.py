@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect, stopped
+from contract.dialects.base import Census, Dialect, says, stopped
 from hpcpipe.schedulers.drmaa import Drmaa
 from hpcpipe.schedulers.qacct import spread
 from hpcpipe.schedulers.sge import Sge
@@ -97,6 +97,7 @@ SGE = Dialect(
     element="case $SGE_TASK_ID in [0-9]*) echo $JOB_ID.$SGE_TASK_ID ;; *) echo $JOB_ID ;; esac",
     refused=("-q nowhere", "Unable to run job: Job was rejected because job requests unknown"),
     short_time="15s",  # what is to use too much memory must have started by then
+    on=says("qstat", "-help"),
     census=_census,
     missing=_missing,
     commands=("qsub", "qstat", "qacct", "qrls", "qdel"),
@@ -111,6 +112,7 @@ DRMAA = replace(
     SGE,
     name="drmaa",
     site="test-drmaa",
+    on=lambda: f"libdrmaa of {SGE.on()}",
     missing=_missing_drmaa,
     capabilities=Drmaa.capabilities,
     adapter=lambda _, run: Drmaa(library=LIBRARY, run=run),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect, stopped
+from contract.dialects.base import Census, Dialect, says, stopped
 from hpcpipe.schedulers.slurm import Slurm
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
@@ -81,6 +81,7 @@ SLURM = Dialect(
     "echo $job${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}",
     refused=("--partition=nowhere", "sbatch: error: invalid partition specified: nowhere"),
     short_time="1m",  # it knows none below, and looks every half minute
+    on=says("sinfo", "-V"),
     census=_census,
     missing=_missing,
     commands=("sbatch", "squeue", "sacct", "scontrol", "scancel", "sacctmgr"),

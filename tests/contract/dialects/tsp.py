@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hpcpipe
-from contract.dialects.base import Census, Dialect
+from contract.dialects.base import Census, Dialect, says
 from hpcpipe.schedulers.base import run_command
 
 ADDING = Path(__file__).parents[3] / "docs" / "adding"
@@ -82,6 +82,7 @@ TSP = Dialect(
     element="echo $1",
     refused=("", ""),
     short_time="",
+    on=says("tsp", "-V"),
     census=_census,
     variables=_variables,
     end=_end,

@@ -1,0 +1,77 @@
+"""What each scheduler can do, and what was tried of it, in words for who runs a cluster.
+
+The first is from the adapters, the second from what the contract tests recorded.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+from hpcpipe.model import Capabilities
+from hpcpipe.schedulers import REGISTRY
+
+RECORD = Path(__file__).with_name("contract.json")
+ABLE = ("scheduler", "job arrays", "element after element", "after one element", "after a failure",
+        "submitted held")  # fmt: skip
+TRIED = ("scheduler", "tried on", "as of", "tests of the contract that passed")
+
+Row = tuple[str, ...]
+
+
+def able() -> Iterator[Row]:
+    """Say of each scheduler what its arrays and dependencies can do."""
+    for _, title, of in _adapters():
+        yield (
+            title,
+            _arrays(of),
+            _pairs(of) if of.elementwise else "no",
+            "yes" if of.element_dependency else "no",
+            "is kept from starting" if of.success else "starts, and ends itself with code 86",
+            "yes" if of.hold else "no",
+        )
+
+
+def tried() -> Iterator[Row]:
+    """Say of each scheduler on what its adapter was tried, and with which tests."""
+    record = json.loads(RECORD.read_text("utf-8"))
+    for name, title, _ in _adapters():
+        of = record[name]
+        counts = (f"{_module(module)} {_passed(went)}" for module, went in of["tests"].items())
+        yield title, of["on"], of["as_of"], ", ".join(counts)
+
+
+def _adapters() -> Iterator[tuple[str, str, Capabilities]]:
+    for name, adapter in REGISTRY.items():
+        module = import_module(f"hpcpipe.schedulers.{name}")
+        # A manual begins "Grid Engine: Son of …" or "LSF (IBM Spectrum LSF, …)."
+        title = (getdoc(module) or "").partition("\n")[0].partition(":")[0].partition("(")[0]
+        yield name, title.strip(" ."), getattr(module, adapter).capabilities
+
+
+def _arrays(of: Capabilities) -> str:
+    if not of.arrays:
+        return "no"
+    words = ["of any indices" if of.sparse else f"from {of.first_index} on, without gaps"]
+    if not of.array_of_one:
+        words.append("of two elements at least")
+    return "; ".join(words)
+
+
+def _pairs(of: Capabilities) -> str:
+    words = ["yes" if of.subset else "yes, of equal arrays"]
+    if of.window:
+        words.append(f"the first {of.window} that wait are looked at")
+    return "; ".join(words)
+
+
+def _module(name: str) -> str:
+    return name.removeprefix("test_")
+
+
+def _passed(went: Mapping[str, Any]) -> str:
+    """Count; a failure is told, though none should be recorded."""
+    passed, failed = went["passed"], went["failed"]
+    return f"{passed} of {passed + failed}" if failed else f"{passed}"
