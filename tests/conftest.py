@@ -86,8 +86,7 @@ def pytest_runtest_makereport(
     report = yield
     for dialect in DIALECTS:
         if item.get_closest_marker(dialect.name) and isinstance(report.longrepr, tuple):
-            place = f"tests/clusters/{dialect.name}.sh"
-            report.longrepr = (place, 1, report.longrepr[2])
+            report.longrepr = ("tests/clusters", 1, report.longrepr[2])
     return report
 
 
