@@ -40,7 +40,8 @@ def tried() -> Iterator[Row]:
     for name, title, _ in _adapters():
         of = record[name]
         counts = (f"{_module(module)} {_passed(went)}" for module, went in of["tests"].items())
-        yield title, of["on"], of["as_of"], ", ".join(counts)
+        on = of["on"] if of["real"] else f"{of['on']}; not a real one"
+        yield title, on, of["as_of"], ", ".join(counts)
 
 
 def _adapters() -> Iterator[tuple[str, str, Capabilities]]:
