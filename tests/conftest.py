@@ -12,11 +12,10 @@ from contract.harness import Bench, Cluster, tried
 from contract.recording import Recording
 from fakes import FakeScheduler, Lab
 
-# The law and the gate are tried on every scheduler, and all else on those that cost little. On the
-# rest are these parts only, and with HPCPIPE_TEST_ALL=1 all: more than an hour on two cores.
+# All is tried on the real ones, the law and the gate on stand-ins too. With HPCPIPE_TEST_ALL=1 all
+# is tried on all: more than an hour on two cores.
 EVERYWHERE = ("test_law", "test_gate")
-THOROUGH = (LOCAL, SLURM, SGE, IPYPARALLEL)
-PARTS = {DRMAA: ("test_fates", "test_promises"), OAR: ("test_fates", "test_promises")}
+THOROUGH = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL)
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
@@ -47,7 +46,7 @@ def tries(dialect: Dialect, module: str) -> bool:
     """Tell whether the tests of a module are run on a scheduler each time."""
     if os.environ.get("HPCPIPE_TEST_ALL") and dialect is not TSP:  # an example, without arrays
         return True
-    return dialect in THOROUGH or module in (*EVERYWHERE, *PARTS.get(dialect, ()))
+    return dialect in THOROUGH or module in EVERYWHERE
 
 
 @pytest.fixture
