@@ -6,11 +6,12 @@ set -euo pipefail
 
 verb=$1 script=$(realpath "$2") dir=$3 user=$4
 pid=$(cat "$dir/attend.pid" 2>/dev/null || true)
-lives() { [ -n "$pid" ] && grep -qszx "$script" "/proc/$pid/cmdline"; }
+lives() { [ -n "$pid" ] && grep -qszx "$1" "/proc/$pid/cmdline"; }
 
 case $verb in
 begin)
-    lives && exit
+    lives "$script" && exit
+    ! lives "$dir" || kill "$pid" # of another checkout: two would take words from each other
     for pipe in ask answer; do
         [ -p "$dir/$pipe" ] || mkfifo -m 600 "$dir/$pipe"
         chown "$user" "$dir/$pipe"
@@ -27,5 +28,5 @@ attend)
         done <"$dir/ask"
     done
     ;;
-end) ! lives || kill "$pid" ;;
+end) ! lives "$dir" || kill "$pid" ;;
 esac
