@@ -36,6 +36,7 @@ def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(either: Clus
             "LOGNAME": "hpcpipe",
             "PYTHONPATH": str(ENGINE),
             "REDIRECTED": str(log),
+            "PYTEST_ADDOPTS": "",  # ours
         }
         words = ["-q", "-p", "no:cacheprovider", "-p", "redirect", "-W", "ignore", "--pyargs"]
         words += ["--basetemp", str(folder / "tmp"), "--rootdir", str(folder)]
@@ -45,11 +46,13 @@ def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(either: Clus
                 cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         running.append((process, folder / "out"))
-    for process, out_file in running:
-        try:
+    try:
+        for process, out_file in running:
             assert process.wait(LONGEST) == 0, out_file.read_text()
-        finally:
+    finally:
+        for process, _ in running:
             process.kill()
+            process.wait()
     assert sorted(set(log.read_text().splitlines())) == sorted(tests)
 
 
