@@ -24,8 +24,8 @@ from hpcpipe.verdict import from_end, from_outcome
 
 BLOCKED_BY = "waits for "  # then the task's name
 DOUBTFUL = (9, 15)  # signals that tell an end but not its cause: memory, time, a person
-# Seconds that the accounting may take to tell whose signal it was, though files settle sooner:
-# a busy slurmdbd was seen to be more than 2 behind.
+# Seconds that the accounting may take to tell of an end, though files settle sooner: a busy
+# slurmdbd was seen to be 4 behind.
 _LATE = 30.0
 
 
@@ -247,7 +247,7 @@ class _Judge:
             return *from_end(end, place.batch), {}
         if end is None and self._answer.trouble:
             return State.UNKNOWN, Reason.UNREACHABLE, self._answer.trouble, {}
-        if not self._settled(place):
+        if end or not self._settled(place, _LATE):
             return State.UNKNOWN, None, "has left the queue; its outcome may be on its way", {}
         return State.LOST, Reason.LOST, "not in the queue, no outcome, no accounting", {}
 

@@ -144,7 +144,7 @@ PROGRAM = """
         executor.flush()
         print("submitted", flush=True)
         if sys.argv[1] == "stay":
-            print(*(future.result(90) for future in futures))
+            print(*(future.result(90) for future in futures), flush=True)
         os._exit(0)  # without a word to anybody
 """
 
