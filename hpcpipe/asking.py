@@ -125,8 +125,8 @@ def _ask(
         polled = scheduler.poll(_jobs(of, open_))
         live = {element: polled[element] for element in open_ if element in polled}
         stuck = {e: live.pop(e) for e in [*live] if live[e].state is State.FAILED}
-        # What can never start goes, or what waits for it would wait for ever.
-        scheduler.cancel([*stuck])
+        if stuck:  # it goes, or what waits for it would wait for ever
+            scheduler.cancel([*stuck])
         gone = {one for one in open_ if one not in live and one not in stuck} | {*doubts}
         since = min((of[element].time for element in gone), default=now)
         ended = scheduler.account(gone if len(gone) <= _SINGLY else _jobs(of, gone), since)

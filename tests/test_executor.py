@@ -33,7 +33,7 @@ def executor(lab: Lab) -> Iterator[Executor]:
     made = Executor("calls", base_dir=lab.rundir.folder.parent, site=lab.site, gather=600, cpus=2)
     yield made
     lab.scheduler.hook = lambda _: None
-    made.shutdown(wait=False, cancel_futures=True)
+    made.shutdown(cancel_futures=True)
 
 
 def submitted(executor: Executor) -> RunRecord:
