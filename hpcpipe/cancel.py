@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hpcpipe.ledger import Ledger
 from hpcpipe.record import accepted, read_record
-from hpcpipe.rundir import RunDir
+from hpcpipe.rundir import Listing, RunDir
 from hpcpipe.schedulers import make_scheduler
 from hpcpipe.status import make_report
 
@@ -38,20 +38,23 @@ def _everything(rundir: RunDir) -> Cancelled:
     open_ = {one.job: batch for batch, one in accepted(rundir, history) if one.job}
     live = scheduler.poll(open_)
     listings = rundir.list_all({node for batch in open_.values() for node in batch.nodes})
-    counts = {
-        job: sum(
-            scheduler.element(job, index) in live
-            and key not in listings[node].good
-            and batch.id not in listings[node].errors.get(key, ())
-            for node, key, index in batch.tasks()
-        )
-        for job, batch in open_.items()
-    }
-    jobs = [job for job, count in counts.items() if count]
+    jobs: list[str] = []
+    count = 0
+    for job, batch in open_.items():
+        tasks = [one for one in batch.tasks() if scheduler.element(job, one[2]) in live]
+        if tasks:
+            jobs.append(job)
+        if batch.starts is not None:  # an element that runs has ended some of its tasks
+            tasks = [one for one in tasks if not _ended(listings[one[0]], one[1], batch.id)]
+        count += len(tasks)
     scheduler.cancel(jobs)
     if jobs:
         ledger.cancelled([open_[job].id for job in jobs], "by hpcpipe cancel")
-    return Cancelled(sum(counts.values()))
+    return Cancelled(count)
+
+
+def _ended(listing: Listing, key: str, batch: str) -> bool:
+    return key in listing.good or batch in listing.errors.get(key, ())
 
 
 def _tasks(rundir: RunDir, names: tuple[str, ...]) -> Cancelled:
@@ -60,16 +63,16 @@ def _tasks(rundir: RunDir, names: tuple[str, ...]) -> Cancelled:
     for name in names:
         found = report.record.find(name) or [report.record.one(name)]
         wanted |= {(node.name, node.key(index)) for node, index in found}
-    live = [task for task in report.tasks if task.state.live and task.place]
-    elements = {  # each once, with its batch
-        task.place.element: task.place.batch.id
-        for task in live
-        if task.place and (task.node, task.key) in wanted
-    }
+    live = [(task, task.place) for task in report.tasks if task.state.live and task.place]
+    dropped: dict[str, dict[str, None]] = {}  # elements by batch, each once
+    for task, place in live:
+        if (task.node, task.key) in wanted:
+            dropped.setdefault(place.batch.id, {})[place.element] = None
+    elements = {element: None for some in dropped.values() for element in some}
     make_scheduler(report.record.scheduler, report.record.options).cancel([*elements])
     # Noted here, as some schedulers forget at once what is cancelled before it began.
-    for batch in dict.fromkeys(elements.values()):
-        Ledger(rundir.ledger).dropped(batch, [e for e, of in elements.items() if of == batch])
-    gone = [task for task in live if task.place and task.place.element in elements]
+    for batch, some in dropped.items():
+        Ledger(rundir.ledger).dropped(batch, [*some])
+    gone = [task for task, place in live if place.element in elements]
     along = tuple(task.name for task in gone if (task.node, task.key) not in wanted)
     return Cancelled(len(gone), along)

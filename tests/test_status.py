@@ -456,6 +456,14 @@ def test_what_shares_an_element_with_a_cancelled_task_is_told_to_go_along(lab: L
     assert cancel(lab.rundir) == (2, ())
 
 
+def test_what_is_still_in_the_queue_is_cancelled_though_its_task_is_done(lab: Lab) -> None:
+    lab.workflow.command("true", name="work")
+    lab.submit()
+    assert lab.run("work").status == 0
+    assert cancel(lab.rundir).tasks == 1
+    assert lab.scheduler.says["1"] == CANCELLED
+
+
 def test_what_can_never_start_is_taken_out_of_the_queue(chain: Lab) -> None:
     chain.submit()
     chain.scheduler.says["1_1"] = JobStatus(FAILED, "Eqw", "can't chdir")
