@@ -108,7 +108,10 @@ def draft(
             plan, scheduler.capabilities, limits, lambda: run_times(plan, rundir, history)
         )
         writer = TaskWriter(plan, rundir, run, cwd, site.limits.settle_seconds)
-        prepared = tuple(_prepare(batch, writer, site, workflow, cwd) for batch in batches)
+        prepared = tuple(
+            _prepare(batch, place, writer, site, workflow, cwd)
+            for place, batch in enumerate(batches)
+        )
         packs = find_packs([(one.batch, one.route) for one in prepared], site, limits.packs)
         if not packs:
             break
@@ -161,7 +164,7 @@ def scheduler_options(site: Site) -> dict[str, Any]:
 
 
 def _prepare(
-    batch: Batch, writer: TaskWriter, site: Site, workflow: Workflow, cwd: str
+    batch: Batch, place: int, writer: TaskWriter, site: Site, workflow: Workflow, cwd: str
 ) -> Prepared:
     try:
         where = route(batch.asked, site)
@@ -169,7 +172,7 @@ def _prepare(
         shared = f" ({batch.longest} of its tasks share a job)" if batch.longest > 1 else ""
         raise ConfigError(f"{batch.name}{shared}: {error}") from error
     taskfile = writer.write(batch)
-    job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd)
+    job: Job = make_job(batch, taskfile.batch, where, site, workflow.name, cwd, place)
     return Prepared(batch, taskfile.batch, where, render(job, site), taskfile.content)
 
 

@@ -40,10 +40,11 @@ class Job:
     the indices, where they are not ``first``, ``first + 1``, …; ``throttle`` is how many elements
     may run at a time. ``threads`` is ``cpus``, or the one that a job gets which asks for none; None
     where it gets a whole machine. ``constraints``, ``licences`` and ``gpu_model`` are in the
-    scheduler's words.
+    scheduler's words. ``place`` is how many batches of the submission come before this one.
     """
 
     id: str
+    place: int
     name: str
     nodes: str
     workflow: str
@@ -73,13 +74,16 @@ class Job:
     options: tuple[str, ...]
 
 
-def make_job(batch: Batch, batch_id: str, route: Route, site: Site, workflow: str, cwd: str) -> Job:
+def make_job(
+    batch: Batch, batch_id: str, route: Route, site: Site, workflow: str, cwd: str, place: int = 0
+) -> Job:
     """Work out all that a template needs to know of a batch."""
     indices = batch.indices or ()
     runs = list(ranges(indices))
     queue, asked = route.queue, route.resources
     return Job(
         id=batch_id,
+        place=place,
         name=f"{batch.name}.{workflow}",
         nodes=" ".join(node.node.name for node in batch.nodes),
         workflow=workflow,

@@ -17,7 +17,7 @@ from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable, Us
 from hpcpipe.probes import find_probe, make_probe
 from hpcpipe.probes.base import Finding
 from hpcpipe.schedulers.base import Done, Run
-from hpcpipe.site import LSF, Defaults, Limits, Oar, Queue, Sge, Site
+from hpcpipe.site import LSF, Defaults, Limits, Oar, Queue, Sge, Site, Slurm
 from hpcpipe.site.file import Machine
 from hpcpipe.site.init import save_new, write_site
 from hpcpipe.site.load import Loaded, load_site
@@ -318,6 +318,7 @@ SETTINGS = [
     (SLURM, ("", ""), "MinJobAge", "ok"),
     (SLURM, ("= 300 sec", "= 5 sec"), "MinJobAge", "warning"),
     (SLURM, ("", ""), "kill_invalid_depend", "ok"),
+    (SLURM, ("", ""), "order of jobs", "ok"),
     (SLURM, ("", ""), "accounting", "ok"),
     (SLURM, ("accounting_storage/slurmdbd", "accounting_storage/none"), "accounting", "warning"),
     (SLURM, ("", ""), "memory limit", "ok"),
@@ -372,6 +373,27 @@ def test_each_setting_that_matters_is_judged(
     found = [one for one in findings(site, change) if one.about == about]
     assert [one.verdict for one in found] == [verdict]
     assert bool(found[0].do) is (verdict != "ok")
+
+
+AGED = """PriorityMaxAge          = 7-00:00:00
+PriorityType            = priority/multifactor
+PriorityWeightAge       = 1000"""
+
+
+@pytest.mark.parametrize(
+    ("nice", "kept"), [(None, "slurm.nice = 6 keeps"), (9, "each batch is nicer by 9")]
+)
+def test_it_tells_what_keeps_the_planned_order_where_a_job_s_age_counts(
+    nice: int | None, kept: str
+) -> None:
+    site = replace(SLURM, slurm=Slurm(nice=nice))
+    [said] = [
+        one.said
+        for one in findings(site, ("PriorityType            = priority/basic", AGED))
+        if one.about == "order of jobs"
+    ]
+    assert "an hour's wait is worth 6 (" in said
+    assert kept in said
 
 
 @pytest.mark.parametrize(

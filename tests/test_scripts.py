@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,7 +89,7 @@ FULL = Site(
         variables={"FSLDIR": "/opt/it's fsl", "EMPTY": ""},
     ),
     queues=(Queue(name="gpu", max_gpus=4, options=("--qos=gpu", "--constraint=a|b")),),
-    slurm=Slurm(options=("--exclusive=user",), requeue=True),
+    slurm=Slurm(options=("--exclusive=user",), requeue=True, nice=50),
     pbs=PBS(options=("-l place=free",), account="-P "),
     lsf=LSF(account="-G ", memory_per_slot=True),
     torque=Torque(options=("-l feature=a|b",)),
@@ -161,10 +162,25 @@ def test_a_script_is_as_it_was(
     made, first = make(), make_scheduler(scheduler).capabilities.first_index
     if made.indices:
         made = replace(made, indices=[index + first for index in made.indices])
-    job = make_job(made, "node-0a1b2c3d", route(made.resources, site), site, "wf", cwd)
+    job = make_job(made, "node-0a1b2c3d", route(made.resources, site), site, "wf", cwd, place=2)
     script = render(replace(job, executable="/opt/an env/bin/python3"), site)
     golden(f"scripts/{scheduler}/{case}.sh", script)
     subprocess.run(["/bin/sh", "-n"], input=script.encode(), check=True)
+
+
+def test_each_batch_is_nicer_than_the_one_before(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = lab.scheduler
+    monkeypatch.setattr("hpcpipe.schedulers.slurm.Slurm", lambda **_: fake)
+    lab.site = replace(lab.site, scheduler="slurm", slurm=Slurm(nice=20))
+    first = lab.workflow.command("echo {n}", n=each([1, 2]), name="first")
+    second = lab.workflow.command("echo", name="second", after=[first])
+    lab.workflow.command("echo", name="third", after=[second])
+    lab.submit()
+    found = {
+        file.name.partition("-")[0]: re.findall(r"--nice=(\d+)", file.read_text())
+        for file in lab.rundir.batches.glob("*.sh")
+    }
+    assert found == {"first": [], "second": ["20"], "third": ["40"]}
 
 
 def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> None:

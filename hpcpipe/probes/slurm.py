@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from getpass import getuser
+from math import ceil
 from typing import Any, ClassVar
 
+from hpcpipe.amounts import parse_time
 from hpcpipe.errors import SchedulerError
 from hpcpipe.probes.base import Finding, Found, ask, unreserved
 from hpcpipe.schedulers.base import Run
@@ -50,9 +52,9 @@ class SlurmProbe:
         return Found("slurm", version, settings, remarks, facts, tuple(accounts), tuple(commands))
 
     def check(self, found: Found, site: Site) -> Iterator[Finding]:
-        del site
         yield _version(found.version)
         yield from _dependencies(found.facts)
+        yield _order(found.facts, site.slurm.nice)
         yield from _accounting(found.facts)
         yield from _memory(found.facts)
         if found.facts.get("EnforcePartLimits") == "NO":
@@ -180,6 +182,26 @@ def _dependencies(facts: Mapping[str, str]) -> Iterator[Finding]:
     ends = "kill_invalid_depend" in facts.get("DependencyParameters", "") + parameters
     how = "set" if ends else "not set; hpcpipe says --kill-on-invalid-dep=yes with each job"
     yield Finding("kill_invalid_depend", "ok", how)
+
+
+def _order(facts: Mapping[str, str], nice: int | None) -> Finding:
+    """Say whether batches are preferred in the order of their submission, which the plan chose.
+
+    Where age counts it does so from when a job may start, so that one which waits for nothing
+    overtakes one which waits for others. Seen on 22.05.8, as was that `--nice` mends it.
+    """
+    plugin = facts.get("PriorityType", "priority/basic")
+    weight = int((re.findall(r"\d+", facts.get("PriorityWeightAge", "")) or ["0"])[0])
+    if "multifactor" not in plugin or not weight:
+        return Finding("order of jobs", "ok", f"{plugin}: yours start as they were submitted")
+    hour = ceil(weight * 3600 / parse_time(facts.get("PriorityMaxAge", "7-00:00:00")))
+    kept = (
+        f"each batch is nicer by {nice}" if nice else f"slurm.nice = {hour} keeps the planned order"
+    )
+    return Finding(
+        "order of jobs", "ok",
+        f"{plugin}: an hour's wait is worth {hour} (PriorityWeightAge={weight}); {kept}",
+    )  # fmt: skip
 
 
 def _accounting(facts: Mapping[str, str]) -> Iterator[Finding]:

@@ -7,7 +7,8 @@ Site keys: ``[slurm] options``, extra ``#SBATCH`` directives passed through whol
 whether a job whose node fails is started again by Slurm itself; ``cluster``, one of several that a
 Slurm serves (``--clusters``, and ``-M`` in every question); ``memory`` and ``gpus``, how these are
 asked for; ``signal``, sent to the script ahead of the time limit, which passes TERM on to the task;
-``nodes``, whether ``--nodes=1 --ntasks=1`` must be there.
+``nodes``, whether ``--nodes=1 --ntasks=1`` must be there; ``nice``, how much nicer each batch is
+than the one before.
 
 Oddities worth knowing:
 
@@ -30,6 +31,8 @@ Oddities worth knowing:
   such a word, or a backslash, in the path itself would lead them elsewhere.
 * ``sacct`` runs about a second late; an empty or RUNNING answer means "not known yet".
 * Elements that are cancelled while they are held, but not the whole job, leave no trace at all.
+* With ``PriorityType=priority/multifactor`` and a weight for age, jobs that wait for none overtake
+  those that wait for others; ``--nice`` in the order of submission keeps that order.
 * With ``PriorityType=priority/basic`` a job that was held by ``--hold`` comes last when released,
   after those that wait for it. So what is to be held gets a begin in the year 2037 instead, and is
   released by ``StartTime=now``.

@@ -46,6 +46,10 @@ class Slurm:
         Name | None, 'A signal ahead of the time limit, and how long ahead: "TERM@60".'
     ] = None
     nodes: Annotated[Flag, "Whether a job must say how many machines: --nodes=1."] = False
+    nice: Annotated[
+        Count | None,
+        "How much nicer each batch is than the one before, to keep the planned order: --nice.",
+    ] = None
 
 
 @dataclass(frozen=True)

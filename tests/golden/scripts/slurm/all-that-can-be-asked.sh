@@ -9,6 +9,7 @@
 #SBATCH --time=01:30:00
 #SBATCH --gpus=2
 #SBATCH --constraint=a|b
+#SBATCH --nice=100
 #SBATCH --exclusive=user
 #SBATCH --qos=gpu
 # hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
