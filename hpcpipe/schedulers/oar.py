@@ -38,13 +38,13 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State, ranges
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.schedulers.base import CommandScheduler, Done
+from hpcpipe.schedulers.folded import among, fold, nth, unfold
 
 _STATES = {
     "Waiting": State.QUEUED,
@@ -118,13 +118,13 @@ class Oar(CommandScheduler):
             self.refuse(done)
         if not ids:
             raise SchedulerError(f"{done.words}\n(oarsub gave no job id)")
-        return _fold(ids)
+        return fold(ids)
 
     def release_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
-        return ("oarresume", "--sql", f"state = 'Hold' AND ({_among(jobs)})")
+        return ("oarresume", "--sql", f"state = 'Hold' AND ({among(jobs)})")
 
     def poll_command(self, jobs: Collection[str]) -> tuple[str, ...]:
-        return ("oarstat", "-J", "--sql", f"(NOT {_OVER} AND ({_among(jobs)})) OR {_again(jobs)}")
+        return ("oarstat", "-J", "--sql", f"(NOT {_OVER} AND ({among(jobs)})) OR {_again(jobs)}")
 
     def read_poll(self, done: Done) -> Mapping[str, JobStatus]:
         statuses = {}
@@ -139,14 +139,14 @@ class Oar(CommandScheduler):
         jobs: Collection[str],
         since: float,  # noqa: ARG002  ids are never used twice
     ) -> tuple[str, ...]:
-        return ("oarstat", "-fJ", "--sql", f"({_OVER} AND ({_among(jobs)})) OR {_again(jobs)}")
+        return ("oarstat", "-fJ", "--sql", f"({_OVER} AND ({among(jobs)})) OR {_again(jobs)}")
 
     def read_account(self, done: Done) -> Mapping[str, JobEnd]:
         rows = self._rows(done)
         return {one: _end(job) for one, job in rows.items() if job["state"] in _ENDED}
 
     def cancel_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
-        return ("oardel", "--sql", f"NOT {_OVER} AND ({_among(jobs)} OR {_again(jobs)})")
+        return ("oardel", "--sql", f"NOT {_OVER} AND ({among(jobs)} OR {_again(jobs)})")
 
     def find_command(self) -> tuple[str, ...]:
         from getpass import getuser
@@ -160,15 +160,15 @@ class Oar(CommandScheduler):
             word = shlex.split(str(job["command"]))[-1]
             if word.startswith("hpcpipe:"):
                 found.setdefault(word.removeprefix("hpcpipe:"), []).append(int(element))
-        return {token: _fold(sorted(ids)) for token, ids in found.items()}
+        return {token: fold(sorted(ids)) for token, ids in found.items()}
 
     def element(self, job: str, index: int | None) -> str:
-        return job if index is None else str(_nth(job, index - 1))
+        return job if index is None else str(nth(job, index - 1))
 
     def _ids(self, after: After) -> Iterable[str]:
         if after.element is not None:
             return (self.element(after.job, after.element),)
-        return (str(one) for a, b in _runs(after.job) for one in range(a, b + 1))
+        return map(str, unfold(after.job))
 
     def _rows(self, done: Done) -> Mapping[str, Mapping[str, Any]]:
         """Read jobs by id; one begun anew stands under the id that it had first."""
@@ -193,36 +193,9 @@ def _directives(script: Path) -> Iterable[str]:
             return
 
 
-def _fold(ids: Iterable[int]) -> str:
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges(ids))
-
-
-@lru_cache(4096)
-def _runs(job: str) -> tuple[tuple[int, int], ...]:
-    """Read a folded id; what is none names nothing."""
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", job):
-        return ()
-    parts = (part.partition("-") for part in job.split(","))
-    return tuple((int(first), int(last or first)) for first, _, last in parts)
-
-
-def _nth(job: str, at: int) -> int:
-    for first, last in _runs(job):
-        if at <= last - first:
-            return first + at
-        at -= last - first + 1
-    return 0  # which is no job's
-
-
-def _among(jobs: Collection[str]) -> str:
-    """Spell "is one of these" in SQL."""
-    ids = sorted({one for job in jobs for a, b in _runs(job) for one in range(a, b + 1)})
-    return " OR ".join(f"job_id BETWEEN {a} AND {b}" for a, b in ranges(ids)) or "job_id = 0"
-
-
 def _again(jobs: Collection[str]) -> str:
     """Spell "was begun anew, as was one of these or its like" in SQL."""
-    arrays = f"SELECT array_id FROM jobs WHERE {_among(jobs)}"
+    arrays = f"SELECT array_id FROM jobs WHERE {among(jobs)}"
     return f"(resubmit_job_id > 0 AND array_id IN ({arrays}))"
 
 
