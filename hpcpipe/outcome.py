@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # Exit codes of a worker that no scheduler reads a meaning in, where it left no outcome.
-UPSTREAM_FAILED, CLAIMED, NO_ENVIRONMENT = 86, 87, 88
+UPSTREAM_FAILED, CLAIMED, NO_ENVIRONMENT, OVER_MEMORY = 86, 87, 88, 89
 
 own_pack = ""  # of the element that runs in this process, set by the worker
 

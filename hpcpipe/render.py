@@ -29,6 +29,7 @@ _CODES = {
     "upstream_failed": outcome.UPSTREAM_FAILED,
     "claimed": outcome.CLAIMED,
     "no_environment": outcome.NO_ENVIRONMENT,
+    "over_memory": outcome.OVER_MEMORY,
 }
 
 
@@ -40,7 +41,8 @@ class Job:
     the indices, where they are not ``first``, ``first + 1``, …; ``throttle`` is how many elements
     may run at a time. ``threads`` is ``cpus``, or the one that a job gets which asks for none; None
     where it gets a whole machine. ``constraints``, ``licences`` and ``gpu_model`` are in the
-    scheduler's words. ``place`` is how many batches of the submission come before this one.
+    scheduler's words. ``watched``: the script itself keeps the limit of memory. ``place`` is how
+    many batches of the submission come before this one.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Job:
     cpus: int | None
     threads: int | None
     memory: int | None
+    watched: bool
     time: int | None
     gpus: int | None
     gpu_model: str
@@ -102,6 +105,7 @@ def make_job(
         cpus=asked.cpus,
         threads=asked.cpus or (None if queue and queue.exclusive else 1),
         memory=asked.memory,
+        watched=site.limits.watch_memory and asked.memory is not None,
         time=asked.time,
         gpus=asked.gpus,
         gpu_model=route.gpu_model,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcpipe.model import JobEnd, Reason, State, format_memory
-from hpcpipe.outcome import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
+from hpcpipe.outcome import CLAIMED, NO_ENVIRONMENT, OVER_MEMORY, UPSTREAM_FAILED
 from hpcpipe.record import BatchRecord
 
 
@@ -45,7 +45,7 @@ def from_end(end: JobEnd, batch: BatchRecord) -> tuple[State, Reason, str]:
         return State.FAILED, Reason.EXIT, "another process had claimed the task; see its log"
     if end.reason is Reason.CANCELLED:
         return State.CANCELLED, Reason.CANCELLED, end.native
-    if end.reason is Reason.MEMORY:
+    if end.reason is Reason.MEMORY or end.exit_code == OVER_MEMORY:
         return State.FAILED, Reason.MEMORY, _memory_words(end.max_memory or 0, batch)
     if end.reason is Reason.EXIT:
         return State.FAILED, Reason.EXIT, f"exit {end.exit_code}, without an outcome; see its log"

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from fakes import Lab
 
-from hpcpipe import Workflow, each
+from hpcpipe import Workflow, each, task
 from hpcpipe.model import Capabilities, Resources
+from hpcpipe.outcome import OVER_MEMORY
 from hpcpipe.plan import make_plan
 from hpcpipe.planner.batch import Batch, Limits
 from hpcpipe.planner.batches import make_batches
@@ -37,6 +38,7 @@ from hpcpipe.site import (
     Software,
     Torque,
 )
+from hpcpipe.site import Limits as SiteLimits
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
@@ -96,6 +98,7 @@ FULL = Site(
     sge=Sge(options=("-l os=linux",), requeue=True),
     oar=Oar(options=("-p fsl = 'YES'", "-t besteffort"), core="cpu"),
 )
+WATCHED = replace(FULL, limits=SiteLimits(watch_memory=True))
 ROUTED = Site(
     name="golden",
     refused=("--no-requeue", "--open-mode"),
@@ -134,18 +137,21 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "sparse-array": (sparse, BARE, "/data/here"),
     "plain-job": (plain, BARE, "/data/here"),
     "all-that-can-be-asked": (asking, FULL, "/data/here"),
+    "memory-watched": (asking, WATCHED, "/data/here"),
     "routed": (routed, ROUTED, "/data/here"),
     "odd-folder": (command_array, BARE, f"/data/{ODD}"),
 }
 
 
-# Where arrays are ranges, there is no sparse one. DRMAA has the scripts of its dialect.
+# Where arrays are ranges, there is no sparse one. DRMAA has the scripts of its dialect. Memory is
+# watched in the same words everywhere.
 WRITTEN = [
     (scheduler, case)
     for scheduler in REGISTRY
     if Site(scheduler=scheduler).written_for == scheduler
     for case in CASES
     if case != "sparse-array" or make_scheduler(scheduler).capabilities.sparse
+    if case != "memory-watched" or scheduler == "oar"
 ]
 
 
@@ -341,3 +347,61 @@ def test_a_plain_job_is_not_led_astray_by_the_array_it_was_submitted_from(
     inherited = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_JOB_ID": "9"}
     assert lab.run("work", env=inherited).out == b"3\n"
     assert lab.outcome("work")["job"] == "9"
+
+
+# Memory, kept by the script
+
+HOGS = """
+import os, sys, time
+for _ in range(3):  # together, as a limit of each process by itself would not be the job's
+    if not os.fork():
+        hog = b"x" * (40 << 20)
+        time.sleep(600)
+time.sleep(600)
+"""
+
+
+@task(memory="100M", time="5m")
+def hogs() -> None:
+    subprocess.run([sys.executable, "-c", HOGS], check=True)
+
+
+@task(memory="100M", time="5m")
+def raises() -> None:
+    raise ValueError("its own")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize("python", [True, False])
+def test_a_job_that_keeps_its_own_limit_of_memory_is_killed_above_it(
+    lab: Lab, shell: list[str], python: bool
+) -> None:
+    lab.site = replace(lab.site, limits=SiteLimits(watch_memory=True))
+    asked = {"memory": "100M", "time": "5m"}
+    if python:
+        lab.workflow.add(hogs, name="work")
+    else:
+        lab.workflow.command([sys.executable, "-c", HOGS], name="work", resources=asked)
+    lab.submit()
+    done = lab.run("work", shell=shell)
+    assert done.status == OVER_MEMORY
+    assert re.search(
+        r"^hpcpipe: used 1\d\d MB of memory, 100 MB were asked for: killed$", done.err, re.M
+    )
+    assert not lab.outcome("work")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_below_it_all_is_as_without(lab: Lab, shell: list[str]) -> None:
+    lab.site = replace(lab.site, limits=SiteLimits(watch_memory=True))
+    asked = {"memory": "100M", "time": "5m"}
+    lab.workflow.command("echo said", name="good", resources=asked)
+    lab.workflow.command(["sh", "-c", "exit 3"], name="bad", resources=asked)
+    lab.workflow.add(raises)
+    lab.submit()
+    good = lab.run("good", shell=shell)
+    assert (good.status, good.out, good.err) == (0, b"said\n", "")
+    assert lab.run("bad", shell=shell).status == 1
+    assert lab.outcome("bad")["error"] == "exit 3"
+    assert lab.run("raises", shell=shell).status == 1
+    assert lab.outcome("raises")["error"] == "ValueError: its own"

@@ -80,6 +80,13 @@ def among(about: str, mine: str, known: Collection[str], what: str) -> Finding:
     return Finding(about, "wrong", f"{mine!r} is no {what} of the cluster", do)
 
 
+def unkept(said: str, do: str, site: Site) -> Finding:
+    """Judge a limit of memory that the scheduler does not keep: whether each job keeps its own."""
+    if site.limits.watch_memory:
+        return Finding("memory limit", "ok", f"{said}; each job keeps its own: limits.watch_memory")
+    return Finding("memory limit", "warning", said, f"{do}, or set limits.watch_memory = true")
+
+
 def spelled_time(seconds: int) -> str:
     """Spell a limit of time as a person would in a site file."""
     sizes = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))

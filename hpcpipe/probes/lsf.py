@@ -14,7 +14,15 @@ from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.probes.base import Finding, Found, ask, spelled_memory, spelled_time, unreserved
+from hpcpipe.probes.base import (
+    Finding,
+    Found,
+    ask,
+    spelled_memory,
+    spelled_time,
+    unkept,
+    unreserved,
+)
 from hpcpipe.schedulers.base import Run
 from hpcpipe.site import Site
 
@@ -88,10 +96,10 @@ class LsfProbe:
             yield Finding("lsf.memory_per_slot", "wrong", counted, do)
         else:
             yield Finding("lsf.memory_per_slot", "ok", counted)
-        yield _memory(facts)
+        yield _memory(facts, site)
 
 
-def _memory(facts: Mapping[str, str]) -> Finding:
+def _memory(facts: Mapping[str, str], site: Site) -> Finding:
     """Judge who keeps the memory limit, which lsf.conf says."""
     keys = ("LSB_MEMLIMIT_ENFORCE", "LSB_JOB_MEMLIMIT")
     by = next((key for key in keys if facts.get(key, "n").lower().startswith("y")), None)
@@ -100,10 +108,8 @@ def _memory(facts: Mapping[str, str]) -> Finding:
     if not any(key.startswith("LSB_") for key in facts):
         said = "who keeps it cannot be seen: badmin showconf is not for everybody here"
         return Finding("memory limit", "ok", said)
-    return Finding(
-        "memory limit", "warning", "kept for each process at best, not for the job",
-        'ask the administrators for LSB_RESOURCE_ENFORCE="memory"',
-    )  # fmt: skip
+    said = "kept for each process at best, not for the job"
+    return unkept(said, 'ask the administrators for LSB_RESOURCE_ENFORCE="memory"', site)
 
 
 def _maybe(run: Run, *words: str) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from hpcpipe.probes.base import Finding, Found, among, ask
+from hpcpipe.probes.base import Finding, Found, among, ask, unkept
 from hpcpipe.schedulers.base import Run
 from hpcpipe.site import Site
 
@@ -24,7 +24,10 @@ _SEEN = (
 )  # fmt: skip
 _CORES = ("core", "cpu", "resource_id")  # the finest that the site has
 _KINDS = {"default": {"default": True}, "besteffort": {"preemptible": True}}
-_REMARKS = {"oar.core": "what a cpu is counted in, of the properties in oarnodes"}
+_REMARKS = {
+    "limits.watch_memory": "OAR keeps no limit of it but where its hosts have cgroups",
+    "oar.core": "what a cpu is counted in, of the properties in oarnodes",
+}
 
 
 class OarProbe:
@@ -54,7 +57,8 @@ class OarProbe:
         }
         version = re.search(r"[\d.]+", ask(run, "oarstat", "-V"))
         return Found(
-            "oar", version[0] if version else "", {"oar": {"core": core}, "queues": queues},
+            "oar", version[0] if version else "",
+            {"limits": {"watch_memory": True}, "oar": {"core": core}, "queues": queues},
             _REMARKS, facts, sources=(" ".join(_HOSTS),), all_queues=False,
         )  # fmt: skip
 
@@ -68,10 +72,8 @@ class OarProbe:
         yield among("oar.core", site.oar.core, facts["properties"].split(), "property")
         yield Finding("arrays", "ok", "have no limit of their own; each element is a job to OAR")
         yield Finding("accounting", "ok", "oarstat tells of all jobs that are in the database")
-        yield Finding(
-            "memory limit", "warning", "comes with the cores, and is kept where hosts have cgroups",
-            "let tasks that need more of it ask for more cpus",
-        )  # fmt: skip
+        said = "comes with the cores, and OAR keeps it only where hosts have cgroups"
+        yield unkept(said, "let tasks that need more of it ask for more cpus", site)
 
 
 def _most(rows: Sequence[Mapping[str, Any]], what: str) -> int:

@@ -10,7 +10,7 @@ from getpass import getuser
 from typing import Any, ClassVar
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.probes.base import Finding, Found, among, ask, unreserved
+from hpcpipe.probes.base import Finding, Found, among, ask, unkept, unreserved
 from hpcpipe.probes.qconf import (
     Resource,
     kinds,
@@ -165,10 +165,8 @@ def _memory(resources: Mapping[str, Resource], site: Site) -> Iterator[Finding]:
         yield Finding("sge.memory_per_slot", "wrong", said, do)
     if name not in KEPT:
         said = f"{name} is {'set' if resource.consumable != 'NO' else 'not even set'} aside"
-        yield Finding(
-            "memory limit", "warning", f"{said}, and nobody keeps it",
-            "ask the administrators for h_vmem as a consumable",
-        )  # fmt: skip
+        do = "ask the administrators for h_vmem as a consumable"
+        yield unkept(f"{said}, and Grid Engine does not keep it", do, site)
     else:
         yield Finding("memory limit", "ok", f"kept by {name}, per {'slot' if per_slot else 'job'}")
     if must_ask(name, resource) and site.defaults.memory is None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from hpcpipe.amounts import parse_time
 from hpcpipe.errors import SchedulerError
-from hpcpipe.probes.base import Finding, Found, ask, unreserved
+from hpcpipe.probes.base import Finding, Found, ask, unkept, unreserved
 from hpcpipe.schedulers.base import Run
 from hpcpipe.site import Site
 
@@ -56,7 +56,7 @@ class SlurmProbe:
         yield from _dependencies(found.facts)
         yield _order(found.facts, site.slurm.nice)
         yield from _accounting(found.facts)
-        yield from _memory(found.facts)
+        yield from _memory(found.facts, site)
         if found.facts.get("EnforcePartLimits") == "NO":
             yield Finding(
                 "EnforcePartLimits", "warning", "NO: a job over its queue's limits waits for ever",
@@ -216,16 +216,15 @@ def _accounting(facts: Mapping[str, str]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _memory(facts: Mapping[str, str]) -> Iterator[Finding]:
+def _memory(facts: Mapping[str, str], site: Site) -> Iterator[Finding]:
     gather, task = facts.get("JobAcctGatherParams", ""), facts.get("TaskPlugin", "")
     if "cgroup" in task:
         yield Finding("memory limit", "ok", f"kept by {task}")
     elif "OverMemoryKill" in gather:
         yield Finding("memory limit", "ok", "kept by OverMemoryKill, which looks now and then")
     else:
-        yield Finding(
-            "memory limit", "warning", "nobody keeps it: a greedy task fells its neighbours",
-            "ask the administrators for task/cgroup with ConstrainRAMSpace",
-        )  # fmt: skip
+        said = "Slurm does not keep it: a greedy task fells its neighbours"
+        do = "ask the administrators for task/cgroup with ConstrainRAMSpace"
+        yield unkept(said, do, site)
     if facts.get("DefMemPerCPU", "0").isdigit():
         yield Finding("memory by default", "ok", f"{facts['DefMemPerCPU']} MB a cpu")

@@ -16,7 +16,7 @@ Oddities worth knowing:
 * What waits for a failure ends as FAILED at once, by an exception of type ``dependency``; a job too
   big for the cluster by one of type ``alloc``.
 * ``flux jobs`` does not answer for a job that it does not know: all of the user's are asked about.
-* Nothing watches a job's memory, and none is asked for.
+* No memory is asked for, and a job itself keeps its limit of it (``limits.watch_memory``).
 * Ids are printed as ``ƒ3peFj8b``, and by a job in a locale without UTF-8 as ``f3peFj8b``.
 * A job starts in the folder it was submitted from, with the environment of the submitter.
 """

@@ -20,8 +20,9 @@ Oddities worth knowing:
   job is launched in ``/``, and goes to its run folder itself; and the ``#OAR`` lines are read here,
   as OAR would read them, for its ``--scanscript`` knows no blanks in a path.
 * No environment is passed on. Exit codes are wait statuses. What is killed is killed at once.
-* A time limit is looked at every ten seconds or so. Memory is not asked for, and limited only where
-  the site has cgroups: it comes with the cores, so ask for more of them. GPUs come with theirs.
+* A time limit is looked at every ten seconds or so. Memory is not asked for: it comes with the
+  cores, so ask for more of them. Limited it is only where the site has cgroups; elsewhere each job
+  keeps its own limit (``limits.watch_memory``). GPUs come with their cores.
 * OAR starts a dozen programs for each element, and keeps a row for each pair of elements where one
   array waits for another: pack what is short (``pack=``).
 * A job that could not be started because its node did not answer is begun anew by OAR under another

@@ -113,6 +113,9 @@ class Limits:
         one_of("refused", "held"),
         "What becomes of a job above max_jobs.",
     ] = "refused"
+    watch_memory: Annotated[
+        Flag, "Whether each job keeps its own limit of memory, as the scheduler does not."
+    ] = False
     cores: Annotated[Count | None, "Cores that one user gets at a time; unset, unknown."] = None
     shortest_job: Annotated[
         Time | None, "The shortest job worth a place in the queue; shorter tasks are packed."

@@ -139,6 +139,7 @@ up() {
     install_packages
     id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     chown oar "$dir/log"
+    install -d -o oar -m 700 "$dir/ssh"
     write_config
     mkdir -p /run/sshd
     start sshd /usr/sbin/sshd -- -f "$dir/etc/sshd_config"

@@ -92,7 +92,6 @@ OWN = {
     "tool/memory": ("failed", "out of memory"),
     "tool/time": ("failed", "time limit"),
 }
-GREEDY = [name for name, (_, reason) in OWN.items() if reason == "out of memory"]
 BLOCKED = {f"next_{name}": ("blocked", "upstream failed") for name in OWN}
 
 
@@ -107,11 +106,8 @@ class Broken:
     @property
     def expected(self) -> dict[str, tuple[str, str]]:
         """Every task that is not good: its state and reason."""
-        dialect = self.cluster.dialect
-        node_down = {"alone": ("failed", "node failure")} if dialect.set_node else {}
-        # Where nobody looks at their memory, they are still there when their time is up.
-        unseen = {} if dialect.memory else dict.fromkeys(GREEDY, ("failed", "time limit"))
-        return OWN | unseen | BLOCKED | node_down
+        node_down = {"alone": ("failed", "node failure")} if self.cluster.dialect.set_node else {}
+        return OWN | BLOCKED | node_down
 
 
 @pytest.fixture(scope="module", params=[one.param for one in DIALECTS if one.short_time])
@@ -169,8 +165,7 @@ def test_a_failure_says_what_the_task_itself_said(broken: Broken) -> None:
     failures = {one["task"]: one for one in broken.report["failures"]}
     assert failures["work/raises"]["error"] == "ValueError: no such file: T1/SAD55.mat"
     assert failures["work/exits"]["exit"] == 3
-    if broken.cluster.dialect.memory:
-        assert "of 100 MB" in failures["work/memory"]["error"]
+    assert "of 100 MB" in failures["work/memory"]["error"]
     for name, (element, _) in ((name, _ran(broken.cluster)[name][0]) for name in OWN):
         assert failures[name]["job_id"] == element
         assert failures[name]["attempt"] == 1

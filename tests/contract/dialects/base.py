@@ -89,7 +89,6 @@ class Dialect:
     variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
     end: Callable[[Path], object] = nothing  # end all that runs from that folder
     after_ended: bool = True  # whether a job may be submitted to come after one that has ended
-    memory: bool = True  # whether it ends what uses more memory than it asked for
     many: int = 1000  # elements of a large array
     slow: float = 1  # how much longer than elsewhere a run may take
     stride: int = 1  # of the steps at which a submission is killed

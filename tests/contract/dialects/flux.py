@@ -22,7 +22,6 @@ FLUX = Dialect(
     end=standin.end,
     refused=("--queue=nowhere", "[Errno 22] 'nowhere' is not a valid queue"),
     short_time="3s",
-    memory=False,
     on=lambda: "a stand-in, after samples of flux-core 0.88",
     real=False,
     census=standin.census,

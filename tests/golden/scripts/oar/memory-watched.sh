@@ -1,0 +1,73 @@
+#!/bin/sh
+#OAR -n smooth.wf
+#OAR -O /dev/null
+#OAR -E /dev/null
+#OAR -q gpu
+#OAR --project lab
+#OAR -l nodes=1/gpu=2,walltime=01:30:00
+#OAR -p fsl = 'YES'
+#OAR -t besteffort
+#OAR --qos=gpu
+#OAR --constraint=a|b
+# hpcpipe 1.2.3: node-0a1b2c3d, 1 of smooth, workflow wf.
+# Starts in the run's .hpcpipe folder, to which every path below is relative.
+exec >>logs/node-0a1b2c3d.out 2>&1
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}"
+export FSLDIR='/opt/it'"'"'s fsl'
+export EMPTY=''
+module purge
+module load "fsl/6.0"
+index=0
+job=$OAR_JOB_ID
+attempt=0
+position=$((index - 0))
+processes() {  # KiB that a process and all below it hold; then these, itself first
+  ps -A -o pid= -o ppid= -o rss= | awk -v top="$1" '
+    { held[$1] = $3; below[$2] = below[$2] " " $1 }
+    END {
+      n = split(top, all)
+      for (i = 1; i <= n; i++) {
+        sum += held[all[i]]
+        m = split(below[all[i]], more)
+        for (j = 1; j <= m; j++) all[++n] = more[j]
+      }
+      printf "%d", sum
+      for (i = 1; i <= n; i++) printf " %s", all[i]
+    }'
+}
+
+watch() {
+  while sleep 1; do
+    set -- "$1" $(processes "$1")
+    [ "$2" -le 4194304 ] || break
+  done
+  trap '' TERM  # from here on it goes through with it, though the task ends by that
+  top=$1 used=$2
+  shift 2
+  kill -STOP "$@"  # or they would start others meanwhile
+  set -- $(processes "$top")
+  shift
+  kill -KILL "$@"  # the first is who would write down that another was killed
+  echo "hpcpipe: used $((used / 1024)) MB of memory, 4096 MB were asked for: killed" >&2
+  exit 89
+}
+
+(
+python='/opt/an env/bin/python3'
+if [ ! -x "$python" ]; then
+  echo "hpcpipe: no Python at $python on this node; submit with one that every node has" >&2
+  exit 88
+fi
+exec "$python" -P -c 'from hpcpipe.worker import main; main()' batches/node-0a1b2c3d.tasks "$position" "$job" "$attempt"
+) &
+task=$! ended=''
+watch "$task" &
+watch=$!
+trap 'ended=1; kill -TERM "$task" 2>/dev/null' TERM
+wait "$task"
+code=$?
+while [ -n "$ended" ] && kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
+kill "$watch" 2>/dev/null
+wait "$watch" 2>/dev/null
+[ $? -ne 89 ] || code=89
+exit "$code"
