@@ -133,8 +133,9 @@ up() {
 
 status() {
     [ -e "$CONDOR_CONFIG" ] || die "there is no cluster in $dir"
-    schedd_answers >&2 || die "schedd does not answer"
+    schedd_answers >/dev/null 2>&1 || die "schedd does not answer"
     slot_is_there || die "there is no slot"
+    say "HTCondor $(condor_version | awk 'NR == 1 { print $2 }'), $(condor_config_val NUM_CPUS) cores"
     printf 'export HPCPIPE_TEST_HTCONDOR=%q CONDOR_CONFIG=%q PATH=%q:"$PATH" HPCPIPE_TEST_USER=%q\n' \
         "$dir" "$CONDOR_CONFIG" "$dir/bin" "$user"
 }
