@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from contract.dialects import DIALECTS, DRMAA, IPYPARALLEL, LOCAL, OAR, SGE, SLURM, TSP, Dialect
+from contract.dialects import DIALECTS, LOCAL, SLURM, TSP, Dialect
 from contract.harness import Bench, Cluster, tried
 from contract.recording import Recording
 from fakes import FakeScheduler, Lab
@@ -15,7 +15,6 @@ from fakes import FakeScheduler, Lab
 # All is tried on the real ones, the law and the gate on stand-ins too. With HPCPIPE_TEST_ALL=1 all
 # is tried on all: more than an hour on two cores.
 EVERYWHERE = ("test_law", "test_gate")
-THOROUGH = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL)
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
@@ -44,9 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def tries(dialect: Dialect, module: str) -> bool:
     """Tell whether the tests of a module are run on a scheduler each time."""
-    if os.environ.get("HPCPIPE_TEST_ALL") and dialect is not TSP:  # an example, without arrays
-        return True
-    return dialect in THOROUGH or module in EVERYWHERE
+    wholly = dialect.real or bool(os.environ.get("HPCPIPE_TEST_ALL"))
+    return (wholly and dialect is not TSP) or module in EVERYWHERE  # TSP is an example
 
 
 @pytest.fixture

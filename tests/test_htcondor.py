@@ -1,12 +1,12 @@
-"""HTCondor: its adapter against what 25.14 printed (tests/golden/outputs/htcondor), and the DAG it
-writes against what DAGMan's manual says."""
+"""HTCondor: its adapter against what 23.9.6 and 25.14 printed (tests/golden/outputs/htcondor), and
+the DAG it writes against what DAGMan's manual says."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from standins import dagfile
@@ -18,6 +18,7 @@ from hpcpipe.schedulers.base import Done
 from hpcpipe.schedulers.dagman import Dag
 from hpcpipe.schedulers.htcondor import HTCondor
 
+T = TypeVar("T")
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "htcondor"
 SUBMITTED = (OUTPUTS / "condor_submit_dag.txt").read_text()  # cluster 19
 
@@ -47,7 +48,7 @@ def script(folder: Path, name: str, array: str = "") -> Path:
     return path
 
 
-def told(ends: Mapping[int, JobEnd]) -> dict[int, tuple[Reason | None, int | None, int | None]]:
+def told(ends: Mapping[T, JobEnd]) -> dict[T, tuple[Reason | None, int | None, int | None]]:
     return {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()}
 
 
@@ -102,6 +103,33 @@ def test_an_event_log_says_the_same_as_the_history() -> None:
     assert jobads.read_log(str(OUTPUTS / "no.log")) is None
 
 
+def test_a_node_held_and_then_removed_ended_as_it_was_held() -> None:
+    held = htcondor(sample("condor_q_dag.json"))[0].poll(["2460"])
+    assert {node: (one.state, one.reason) for node, one in held.items()} == {
+        "2460/n0_3": (State.FAILED, Reason.START),
+        "2460/n0_6": (State.HELD, Reason.START),
+        "2460/n0_7": (State.QUEUED, Reason.START),
+        "2460/n0_8": (State.FAILED, Reason.MEMORY),
+        "2460/n0_9": (State.FAILED, Reason.TIME),
+        "2460/n0_10": (State.RUNNING, Reason.START),
+    }
+    ends = htcondor(sample("condor_history_dag.json"))[0].account(["2460"], 0)
+    assert told(ends) == {
+        "2460/n0_0": (None, 0, None),
+        "2460/n0_1": (Reason.EXIT, 3, None),
+        "2460/n0_2": (Reason.SIGNAL, None, 11),
+        "2460/n0_3": (Reason.START, None, None),
+        **dict.fromkeys(("2460/n0_4", "2460/n0_9"), (Reason.TIME, None, None)),
+        **dict.fromkeys(("2460/n0_5", "2460/n0_8"), (Reason.MEMORY, None, None)),
+        **{f"2460/n0_{n}": (Reason.CANCELLED, None, None) for n in (6, 7, 10)},
+    }
+    assert (ends["2460/n0_5"].max_memory, ends["2460/n0_5"].wall) == (318, 2)
+    assert ends["2460/n0_9"].native == "The job exceeded allowed job duration of 00:04"
+    pytest.importorskip("htcondor2")
+    log = jobads.read_log(str(OUTPUTS / "dag_nodes_held.log")) or ()
+    assert told({f"2460/{row['DAGNodeName']}": jobads.end(row) for row in log}) == told(ends)
+
+
 def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> None:
     adapter, ran = htcondor("", SUBMITTED, "", "", "All jobs have been released")
     first = adapter.submit(script(tmp_path, "a-1", "0-2"), token="t1", held=True)
@@ -132,7 +160,8 @@ def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> N
     assert [name for name, node in nodes.items() if node.noop] == ["n0", "n1"]
     assert (tmp_path / "batches/a-3.sub").read_text() == (
         "universe = vanilla\nexecutable = batches/a-3.sh\n"
-        "periodic_remove = JobStatus == 5 && member(HoldReasonCode, {34, 46, 47, 102})\n"
+        "periodic_remove = JobStatus == 5 && (member(HoldReasonCode, {34, 46, 47})"
+        " || HoldReasonCode == 21 && HoldReasonSubCode =?= 102)\n"
         "request_cpus = 2\nqueue\n"
     )
 
@@ -207,8 +236,31 @@ def test_a_description_that_htcondor_refuses_is_not_put_into_a_dag(tmp_path: Pat
     assert len(ran) == 1
 
 
-def test_silence_is_not_an_answer() -> None:
-    gone = Done(("condor_q",), 1, "", "ERROR: Can't find address of local schedd")
-    for answer in (gone, Done(("condor_q",), 0, "[\n{")):
-        with pytest.raises(SchedulerUnavailable):
-            htcondor(answer)[0].poll(["19/n0"])
+def test_what_dagman_gave_up_before_it_began_could_not_be_started(tmp_path: Path) -> None:
+    adapter, _ = htcondor("", SUBMITTED)
+    job = adapter.submit(script(tmp_path, "a-1", "0-1"), token="t1")
+    rows = [ad(19, 4, tmp_path, HpcpipeDag="batches/a-1", ExitCode=1)]
+    ends = htcondor(json.dumps(rows))[0].account([job], 0)
+    said = "DAGMan ended before it, with exit code 1: batches/a-1.dag.dagman.out"
+    assert ends == {f"19/n0_{n}": JobEnd(said, Reason.START) for n in (0, 1)}
+
+
+def away(command: str) -> Done:
+    """Give what a command says where its schedd does not answer."""
+    return Done((command,), 1, "", (OUTPUTS / f"{command}_away.err").read_text())
+
+
+SILENT = [away(f"condor_{verb}") for verb in ("q", "history", "release", "rm")]
+SILENT.append(Done(("broken off",), 0, "[\n{"))
+
+
+@pytest.mark.parametrize("done", SILENT, ids=lambda done: done.argv[0])
+def test_silence_is_not_an_answer(done: Done) -> None:
+    with pytest.raises(SchedulerUnavailable):
+        htcondor(done)[0].poll(["19/n0"])
+
+
+def test_a_submission_that_reaches_nobody_says_so_first(tmp_path: Path) -> None:
+    adapter, _ = htcondor("", away("condor_submit_dag"))
+    with pytest.raises(SchedulerUnavailable, match=r"^ERROR: Can't find address of local schedd"):
+        adapter.submit(script(tmp_path, "a-1"), token="t")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from contract import recording
-from contract.dialects import FLUX, LOCAL
+from contract.dialects import FLUX, LOCAL, PBS
 
 from hpcpipe.schedulers import REGISTRY
 
@@ -63,23 +63,28 @@ def _report(name: str, when: str, outcome: str) -> Any:
 def test_a_record_keeps_what_was_not_tried_and_counts_what_was(tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     gate = {"test_gate": {"passed": 2, "failed": 0}}
-    before = {"flux": {"on": "a stand-in"}, "local": {"on": LOCAL.on(), "tests": gate}}
+    before = {
+        "local": {"on": LOCAL.on(), "tests": gate},
+        "pbs": {"on": "a stand-in"},
+        "flux": {"on": "a real one", "real": True},
+    }
     file.write_text(json.dumps(before))
     config = SimpleNamespace(option=SimpleNamespace(keyword=""), args=["tests/contract"])
     record = recording.Recording(cast("pytest.Config", config), file)
     record.pytest_collection_modifyitems(
-        [*(_item(LOCAL, name) for name in "abc"), _item(FLUX, "d")]
+        [*(_item(LOCAL, name) for name in "abc"), _item(PBS, "d"), _item(FLUX, "f")]
     )
     for name, when, outcome in (
         ("a", "call", "passed"), ("a", "teardown", "failed"), ("b", "call", "passed"),
         ("c", "setup", "skipped"), ("d", "setup", "skipped"), ("e", "call", "failed"),
+        ("f", "call", "passed"),
     ):  # fmt: skip
         record.pytest_runtest_logreport(_report(name, when, outcome))
     record.pytest_sessionfinish(pytest.ExitCode.INTERRUPTED)
     assert json.loads(file.read_text()) == before
     record.pytest_sessionfinish(pytest.ExitCode.TESTS_FAILED)
     after = json.loads(file.read_text())
-    assert after["flux"] == before["flux"]
+    assert (after["pbs"], after["flux"]) == (before["pbs"], before["flux"])
     assert after["local"]["tests"] == gate | {"test_law": {"passed": 1, "failed": 1}}
     assert after["local"]["real"]
 

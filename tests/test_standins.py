@@ -9,7 +9,7 @@ from getpass import getuser
 from pathlib import Path
 
 import pytest
-from contract.dialects import HTCONDOR, PBS
+from contract.dialects import HTCONDORS_STANDIN, PBS
 from contract.harness import tried, until
 
 HERE = Path(__file__).parent
@@ -129,7 +129,7 @@ def test_a_job_too_big_for_the_cluster_is_named_and_cleared(tmp_path: Path) -> N
 def test_what_htcondor_holds_for_its_time_is_told_and_removed_and_the_rest_goes_on(
     tmp_path: Path,
 ) -> None:
-    with tried(HTCONDOR, tmp_path) as cluster:
+    with tried(HTCONDORS_STANDIN, tmp_path) as cluster:
         script = "[ {n} = 1 ] || sleep 60"
         words = ("map", "--base-dir", "runs", "--name", "it", "--time", "2s", "--", "sh", "-c")
         cluster.hpcpipe(*words, script.replace("{n}", "{}"), ":::", "1", "2")
@@ -143,8 +143,8 @@ def test_what_htcondor_holds_for_its_time_is_told_and_removed_and_the_rest_goes_
 def test_what_htcondor_cannot_start_is_held_and_status_says_why_and_clears_it(
     tmp_path: Path,
 ) -> None:
-    with tried(HTCONDOR, tmp_path) as cluster:
-        site = Path(HTCONDOR.site).read_text()
+    with tried(HTCONDORS_STANDIN, tmp_path) as cluster:
+        site = Path(HTCONDORS_STANDIN.site).read_text()
         cluster.write("site.toml", site + '[htcondor]\noptions = ["output = /nonexistent/x"]\n')
         words = ("--site", "./site.toml", "--base-dir", "runs", "--name", "it")
         cluster.hpcpipe("map", *words, "--", "echo", ":::", "1", "2")

@@ -11,7 +11,6 @@ failure is put out by a POST script that is always content: what comes after loo
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcpipe.model import JobStatus, State, parse_indices
+from hpcpipe.model import JobStatus, State
+from hpcpipe.schedulers.description import Description, write_whole
 
 # What the PRE script says: go on (0), skip the node, or ask again after so many seconds.
 _SKIP, _DEFER, _SECONDS = 1, 2, 10
@@ -36,52 +36,8 @@ while read -r node other dag; do
 done <"$1.waits"
 exit 0
 """
-_ENDED = ("JOB_SUCCESS", "JOB_FAILURE", "PRE_SCRIPT_FAILURE", "POST_SCRIPT_TERMINATED")
-
-
-_MARK = "#HTCONDOR "
-# What exceeded its memory or time is held. A task that could still tell of it is asked about no
-# more, so that nobody would find it there.
-_REMOVE = "periodic_remove = JobStatus == 5 && member(HoldReasonCode, {34, 46, 47, 102})"
 _TOKEN = "# batch "
-
-
-class Description(NamedTuple):
-    """A batch's submit description by its path, and what the script says for the DAG instead."""
-
-    path: str
-    indices: Sequence[int] | None
-    throttle: str
-
-
-def describe(script: Path) -> Description:
-    """Write beside a script the submit description that it holds.
-
-    Each of its lines ``#HTCONDOR`` is one. What is said there for the DAG is in macros of ours,
-    ``hpcpipe_array`` and ``hpcpipe_throttle``, of which HTCondor makes nothing.
-    """
-    # A path of plain characters: nobody need spell the others in a DAG, nor those of its folder.
-    path = f"{script.parent.name}/{re.sub(r'[^A-Za-z0-9-]', '_', script.stem)}.sub"
-    lines = script.read_text("utf-8", "surrogateescape").splitlines()
-    said = [line.removeprefix(_MARK) for line in lines if line.startswith(_MARK)]
-    macros = dict(re.findall(r"^hpcpipe_(\w+) *= *(.*)$", "\n".join(said), re.M))
-    ours = ["universe = vanilla", f"executable = {script.parent.name}/{script.name}", _REMOVE]
-    text = "\n".join((*ours, *said, "queue", ""))
-    _write_whole(script.parents[1] / path, text)
-    array = macros.get("array")
-    indices = parse_indices(array) if array else None
-    return Description(path, indices, macros.get("throttle", ""))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it there: DAGMan, or a killed client, is never left
-    with half of one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(part, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+_ENDED = ("JOB_SUCCESS", "JOB_FAILURE", "PRE_SCRIPT_FAILURE", "POST_SCRIPT_TERMINATED")
 
 
 class Wait(NamedTuple):
@@ -164,7 +120,7 @@ class Dag:
             return ""
 
     def _write(self, suffix: str, text: str) -> None:
-        _write_whole(Path(f"{self.stem}.{suffix}"), text)
+        write_whole(Path(f"{self.stem}.{suffix}"), text)
 
     @cached_property
     def tokens(self) -> Mapping[str, str]:

@@ -1,8 +1,7 @@
 """HTCondor.
 
 Commands: ``condor_submit -dry-run``, ``condor_submit_dag``, ``condor_q -json``, ``condor_history
--json``, ``condor_release``, ``condor_rm``. Written against HTCondor 25.14: samples of what it
-printed, its manual, and a stand-in for its commands that keeps to them. Not tried on a real one.
+-json``, ``condor_release``, ``condor_rm``. Versions seen: 23.9.6, and of 25.14 what it printed.
 
 Site keys: ``[htcondor] options``, extra ``#HTCONDOR`` lines of the submit description, passed
 through whole.
@@ -19,13 +18,21 @@ Oddities worth knowing:
   looks whether that has ended.
 * *Held* is what becomes of a job that cannot be started, and stays until somebody looks: the next
   ``status`` says why, and removes it. So is what exceeds its time or memory; that, HTCondor is told
-  to remove by itself (``periodic_remove``).
+  to remove by itself (``periodic_remove``). The history has why as ``LastHoldReason``.
+* A time limit is ``allowed_job_duration``: ``allowed_execute_duration`` is not kept of a job that
+  transfers no files (23.9.6). HTCondor looks at it every ``PERIODIC_EXPR_INTERVAL``, a minute.
+* A memory limit is that of the slot, which may be more than was asked for. It is kept by cgroups,
+  or where the pool has ``use POLICY : HOLD_IF_MEMORY_EXCEEDED``; elsewhere by nobody.
+* DAGMan does nothing for a run below ``/tmp`` unless ``DAGMAN_USE_STRICT`` is 0; nor may jobs have
+  the ``/tmp`` of their submitter. What DAGMan gave up so could not be started, says ``status``, and
+  names the file where DAGMan says why.
 * ``condor_submit_dag`` looks at no submit description, so that of each batch is tried first.
 * There are no queues: one in the site file is some options, and its name is told to nobody.
 * Nothing is transferred: nodes must share the filesystem, under one ``FileSystemDomain``. A job
   finds nothing of its submitter's environment; ``getenv`` is the option for that.
 * How a job ended is in the event log of its DAG, which is read where HTCondor's bindings are
-  installed (``hpcpipe[htcondor]``) and the DAG is in the queue; else the history is asked.
+  installed (``hpcpipe[htcondor]``) and the DAG is in the queue; else the history is asked. On the
+  host of its schedd that is a file, which answers though schedd does not.
 """
 
 from __future__ import annotations
@@ -36,18 +43,21 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason
+from hpcpipe.model import After, Capabilities, JobEnd, JobStatus
 from hpcpipe.schedulers import jobads
 from hpcpipe.schedulers.base import CommandScheduler, Done, Run, run_command
-from hpcpipe.schedulers.dagman import Dag, Wait, describe
+from hpcpipe.schedulers.dagman import Dag, Wait
+from hpcpipe.schedulers.description import describe
 from hpcpipe.schedulers.jobads import cluster_of, job_of
 
 T = TypeVar("T")
 
+# "(null)" is how 23.9 calls a schedd of which the collector is to tell, and does not answer.
 _UNREACHABLE = (
-    r"(?i)can't find address|failed to (connect|fetch ads)|unable to (locate|contact)"
-    r"|communication error|(CEDAR|SECMAN):\d+"
+    r"(?im)can't find address|failed to (connect|fetch ads)|unable to (locate|contact)"
+    r"|unknown host|: \(null\)$|communication error|(CEDAR|SECMAN):\d+"
 )
+_FIRST = "Renaming rescue DAGs newer than number 0\n"  # it says, whether it then submits or not
 
 
 class HTCondor(CommandScheduler):
@@ -101,6 +111,7 @@ class HTCondor(CommandScheduler):
         return ("condor_submit_dag", "-force", *hold, *mine, str(script))
 
     def read_submit(self, done: Done) -> str:
+        done = done._replace(stderr=done.stderr.removeprefix(_FIRST))
         self.refuse(done)
         found = re.search(r"submitted to cluster (\d+)", done.stdout)
         if not found:
@@ -146,12 +157,11 @@ class HTCondor(CommandScheduler):
     def read_account(self, done: Done) -> Mapping[str, JobEnd]:
         rows = self._rows(done)
         ends = {jobads.element(row): jobads.end(row) for row in rows if "DAGNodeName" in row}
-        wholes = {str(row["ClusterId"]): jobads.end(row) for row in rows}
+        dagmans = {str(row["ClusterId"]): row for row in rows}
         for cluster, dag in _heads(rows).items():
-            removed = wholes[cluster].reason is Reason.CANCELLED
-            for node, begun in dag.left() if removed else ():
+            for node, begun in dag.left():
                 if not begun:
-                    ends.setdefault(f"{cluster}/{node}", wholes[cluster])
+                    ends.setdefault(f"{cluster}/{node}", jobads.never(dagmans[cluster]))
         return ends
 
     def _rows(self, done: Done) -> Sequence[jobads.Row]:

@@ -18,10 +18,12 @@ from hpcpipe.schedulers.base import Done
 
 Row = Mapping[str, Any]
 
+_OF_A_HOLD = ("HoldReason", "HoldReasonCode", "HoldReasonSubCode")
 _ATTRIBUTES = ",".join((
     *("ClusterId", "ProcId", "JobStatus", "DAGManJobId", "DAGNodeName", "HpcpipeDag", "Iwd"),
-    *("HoldReason", "HoldReasonCode", "RemoveReason", "ExitBySignal", "ExitCode", "ExitSignal"),
-    *("RemoteWallClockTime", "ResidentSetSize", "MemoryUsage", "LastRemoteHost"),
+    *(*_OF_A_HOLD, *(f"Last{name}" for name in _OF_A_HOLD), "LastJobStatus", "RemoveReason"),
+    *("ExitBySignal", "ExitCode", "ExitSignal", "RemoteWallClockTime", "LastRemoteHost"),
+    *("ResidentSetSize", "MemoryUsage"),
 ))  # fmt: skip
 _REMOVED, _COMPLETED, _HELD = 3, 4, 5
 _STATES = {
@@ -34,8 +36,9 @@ _STATES = {
     7: (State.RUNNING, "SUSPENDED"),
 }
 _BY_HAND = (1, 15)  # codes of condor_hold, and of what was submitted held
-_HOLDS = {34: Reason.MEMORY, 102: Reason.MEMORY, 46: Reason.TIME, 47: Reason.TIME}
-_SUBMIT, _EXECUTE, _TERMINATE, _ABORT, _HOLD, _RELEASE = 0, 1, 5, 9, 12, 13  # events
+_HOLDS = {34: Reason.MEMORY, 46: Reason.TIME, 47: Reason.TIME}
+_BY_POLICY = (21, 102)  # of the host's, that of memory: code and subcode
+_SUBMIT, _EXECUTE, _TERMINATE, _SIZE, _ABORT, _HOLD, _RELEASE = 0, 1, 5, 6, 9, 12, 13  # events
 
 
 def question(*jobs: str) -> tuple[str, ...]:
@@ -79,13 +82,19 @@ def rows(done: Done) -> Sequence[Row]:
 
 def status(row: Row) -> JobStatus:
     """Say how a job in the queue stands; held is what HTCondor makes of most failures."""
-    code = row["JobStatus"]
+    code, hold = row["JobStatus"], row.get("HoldReasonCode")
     state, native = _STATES.get(code, (State.UNKNOWN, str(code)))
-    why = str(row.get("HoldReason", "")) if code == _HELD else ""
-    hold = row.get("HoldReasonCode")
-    if code == _HELD and hold in _BY_HAND:
-        state = State.HELD
-    return JobStatus(state, native, why, _HOLDS.get(hold or 0, Reason.START))
+    if code != _HELD:
+        return JobStatus(state, native)
+    state = State.HELD if hold in _BY_HAND else state
+    return JobStatus(state, native, str(row.get("HoldReason", "")), _hold(row))
+
+
+def _hold(row: Row, when: str = "") -> Reason:
+    """Say why a job is held; or ``Last`` was, before it was removed."""
+    code, subcode = (row.get(f"{when}HoldReason{kind}") for kind in ("Code", "SubCode"))
+    by_policy = (code, subcode) == _BY_POLICY
+    return Reason.MEMORY if by_policy else _HOLDS.get(code or 0, Reason.START)
 
 
 def end(row: Row) -> JobEnd:
@@ -93,10 +102,10 @@ def end(row: Row) -> JobEnd:
     reason: Reason | None = None
     native, signal, code = "COMPLETED", None, None
     if row["JobStatus"] == _REMOVED:
-        hold = row.get("HoldReasonCode")
-        failed = hold is not None and hold not in _BY_HAND
-        reason = _HOLDS.get(hold or 0, Reason.START) if failed else Reason.CANCELLED
-        native = str(row.get("HoldReason" if failed else "RemoveReason", "REMOVED"))
+        native, reason = str(row.get("RemoveReason", "REMOVED")), Reason.CANCELLED
+        # Removed while it was held: then that is why, unless somebody's hand held it.
+        if row.get("LastJobStatus") == _HELD and row.get("LastHoldReasonCode") not in _BY_HAND:
+            native, reason = str(row.get("LastHoldReason")), _hold(row, "Last")
     elif row.get("ExitBySignal"):
         signal, reason = row.get("ExitSignal"), Reason.SIGNAL
     else:
@@ -112,6 +121,15 @@ def end(row: Row) -> JobEnd:
         wall=None if wall is None else float(wall),
         host=str(row.get("LastRemoteHost", "")).rpartition("@")[2],
     )
+
+
+def never(dagman: Row) -> JobEnd:
+    """Say how all that ended which DAGMan never began, by how that did itself."""
+    own = end(dagman)
+    if own.reason is Reason.CANCELLED:
+        return own
+    where = f"{dagman['HpcpipeDag']}.dag.dagman.out"
+    return JobEnd(f"DAGMan ended before it, with exit code {own.exit_code}: {where}", Reason.START)
 
 
 def _memory(row: Row) -> int | None:
@@ -148,8 +166,12 @@ def _ended(events: Iterable[Any]) -> Iterator[Row]:
             ad["DAGNodeName"] = node[1] if node else ""
         elif kind == _EXECUTE:
             ad |= {"LastRemoteHost": event.get("SlotName", ""), "began": event.timestamp}
-        elif kind in (_HOLD, _RELEASE):
-            ad |= {name: event.get(name) for name in ("HoldReason", "HoldReasonCode")}
+        elif kind == _SIZE:
+            ad["MemoryUsage"] = event.get("MemoryUsage")
+        elif kind == _HOLD:
+            ad |= {"LastJobStatus": _HELD} | {f"Last{one}": event.get(one) for one in _OF_A_HOLD}
+        elif kind == _RELEASE:
+            ad |= {"LastJobStatus": None}
         elif kind == _ABORT:
             ad |= {"JobStatus": _REMOVED, "RemoveReason": event.get("Reason", "REMOVED")}
         elif kind == _TERMINATE:
@@ -160,6 +182,6 @@ def _ended(events: Iterable[Any]) -> Iterator[Row]:
                 "ExitSignal": event.get("TerminatedBySignal"),
                 "MemoryUsage": event.get("MemoryUsage"),
             }
-        if "JobStatus" in ad and "began" in ad:
-            ad.setdefault("RemoteWallClockTime", event.timestamp - ad["began"])
+        if kind in (_HOLD, _ABORT, _TERMINATE) and "began" in ad:
+            ad["RemoteWallClockTime"] = event.timestamp - ad.pop("began")
     yield from (ad for ad in ads.values() if "JobStatus" in ad)

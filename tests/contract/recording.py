@@ -3,7 +3,7 @@
 A record is JSON. It names each scheduler, and of it ``on``, what it says of itself; ``real``,
 whether that is the scheduler itself or a stand-in; ``as_of``, the day; and ``tests``, by module of
 tests how many passed and failed. What a run does not try stays as it was recorded, unless the
-scheduler is another version by now.
+scheduler is another version by now; a stand-in does not take the place of a real one.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def _merged(dialect: Dialect, record: Any, counts: dict[str, dict[str, Counter[s
     """Give what is known of a scheduler after this run."""
     before, now = record.get(dialect.name, {}), counts.get(dialect.name)
     if not now or dialect.missing():  # some tests are of its absence
+        return before
+    if before.get("real") and not dialect.real:
         return before
     tests = {
         module: {"passed": count["passed"], "failed": count["failed"]}

@@ -95,7 +95,7 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
         assert not report.adrift, name
 
 
-@pytest.mark.can("commands")
+@pytest.mark.can("commands", "late")
 @pytest.mark.parametrize("which", [0, 1], ids=["the held one", "the dependent one"])
 def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     cluster: Cluster, which: int

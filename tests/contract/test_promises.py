@@ -144,7 +144,7 @@ def test_two_aligned_nodes_are_two_calls_few_files_and_run_element_by_element(
         for before, after in zip(first, second, strict=True):
             assert after[0] >= before[1]
     made = [path for path in (cluster.home / "runs").rglob("*") if path.is_file()]
-    assert len(made) <= 2 * 2 * COUNT + 10
+    assert len(made) <= 2 * 2 * COUNT + 20  # a DAG of HTCondor has a dozen of its own
     assert results(cluster, "second") == {str(n): (n + 1) * 2 for n in range(COUNT)}
     log.write_text("")
     cluster.hpcpipe("status")

@@ -1,4 +1,5 @@
-"""HTCondor 25.14 in miniature: condor_submit, _submit_dag, _q, _history, _rm, _hold, _release.
+"""HTCondor in miniature, after 23.9.6 and 25.14: condor_submit, _submit_dag, _q, _history, _rm,
+_hold, _release.
 
 DAGMan is no process here: whoever holds the lock does what it would do.
 """
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from getpass import getuser
@@ -24,7 +26,7 @@ DOWN = "ERROR: Can't find address of local schedd"
 KNOWN = {
     *("universe", "executable", "arguments", "output", "error", "log", "initialdir", "hold"),
     *("should_transfer_files", "request_cpus", "request_memory", "request_disk", "request_gpus"),
-    *("require_gpus", "allowed_execute_duration", "requirements", "concurrency_limits"),
+    *("require_gpus", "allowed_job_duration", "requirements", "concurrency_limits"),
     *("accounting_group", "environment", "getenv", "notify_user", "priority", "periodic_remove"),
 }
 HOLDS = ("time", "memory", "output")  # causes of an end for which a job stays, held
@@ -231,7 +233,7 @@ def hold_reason(job: Job, element: Element) -> tuple[str, int]:
         return f"Error from {HOST}: Failed to open '{job.output}' {why}", 7
     if element.cause == "time":
         limit = int(job.limit or 0)
-        return f"The job exceeded allowed execute duration of {limit // 60:02}:{limit % 60:02}", 47
+        return f"The job exceeded allowed job duration of {limit // 60:02}:{limit % 60:02}", 46
     return f"Job has gone over cgroup memory limit of {job.memory} megabytes", 34
 
 
@@ -266,7 +268,7 @@ def describe(file: Path, macros: Mapping[str, str], cwd: Path) -> Job:
     if not executable.exists():
         why = "No such file or directory"
         raise Refused(f"\nERROR: Can't access executable file {executable}: {why}")
-    limit = said.get("allowed_execute_duration")
+    limit = said.get("allowed_job_duration")
     job = Job(
         0, file.stem, b"", folder, {}, None,
         cpus=int(said.get("request_cpus", "1")),
@@ -331,6 +333,8 @@ def condor_submit_dag(argv: list[str]) -> int:
         (file,) = words
         if not Path(file).exists():
             raise Refused("ERROR: Provided file path does not exist")
+        if force:
+            print("Renaming rescue DAGs newer than number 0", file=sys.stderr, flush=True)
         made = [f"{file}.{name}" for name in ("condor.sub", "lib.out", "lib.err", "dagman.log")]
         there = "".join(f'ERROR: "{one}" already exists.\n' for one in made if Path(one).exists())
         if there and not force:
@@ -401,10 +405,11 @@ def condor_release(argv: list[str]) -> int:
 
 # --- condor_q, condor_history ---------------------------------------------------------------------
 
-TOKENS = (
-    r'\s+|\|\||&&|=!=|==|<|\(|\)|\{|\}|,|undefined|member|[A-Za-z]\w*|\d+|"[^"]*"'  # of constraints
-)
-PYTHON = {"||": " or ", "&&": " and ", "=!=": " is not ", "undefined": "None", "member": "member"}
+TOKENS = r'\s+|\|\||&&|=[!=?]=?|<|[(){},]|[A-Za-z]\w*|\d+|"[^"]*"'  # of constraints
+PYTHON = {
+    **{"||": " or ", "&&": " and ", "=!=": " is not ", "=?=": "=="},
+    **{"undefined": "None", "member": "member"},
+}
 
 
 def compiled(constraint: str) -> Callable[[Ad], bool]:
@@ -444,9 +449,11 @@ def _ad(job: Job) -> Ad:
         ad |= {"JobStatus": 4, "ExitBySignal": True, "ExitSignal": -element.code}
     else:
         ad |= {"JobStatus": 4, "ExitCode": element.code}
-    if element.cause:
-        removed = job.facts.get("removed")
-        ad |= {"JobStatus": 3, "RemoveReason": removed} if removed else {}
+    if removed := element.cause and job.facts.get("removed"):
+        if ad["JobStatus"] == 5:  # then it is no longer so, but was
+            last = {f"Last{name}": ad.pop(name) for name in ("HoldReason", "HoldReasonCode")}
+            ad |= {"LastJobStatus": 5, **last}
+        ad |= {"JobStatus": 3, "RemoveReason": removed}
     return ad
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contract.dialects.base import Dialect
 from contract.dialects.flux import FLUX
-from contract.dialects.htcondor import HTCONDOR
+from contract.dialects.htcondor import HTCONDOR, HTCONDORS_STANDIN
 from contract.dialects.ipyparallel import IPYPARALLEL
 from contract.dialects.local import LOCAL
 from contract.dialects.lsf import LSF
@@ -16,8 +16,8 @@ from contract.dialects.torque import TORQUE
 from contract.dialects.tsp import TSP
 
 __all__ = [
-    "DIALECTS", "DRMAA", "FLUX", "HTCONDOR", "IPYPARALLEL", "LOCAL", "LSF", "OAR", "PBS", "SGE",
-    "SLURM", "TORQUE", "TSP", "Dialect",
+    "DIALECTS", "DRMAA", "FLUX", "HTCONDOR", "HTCONDORS_STANDIN", "IPYPARALLEL", "LOCAL", "LSF",
+    "OAR", "PBS", "SGE", "SLURM", "TORQUE", "TSP", "Dialect",
 ]  # fmt: skip
 
 DIALECTS = (LOCAL, SLURM, SGE, DRMAA, OAR, IPYPARALLEL, PBS, TORQUE, LSF, FLUX, HTCONDOR, TSP)

@@ -1,4 +1,4 @@
-"""A stand-in for HTCondor."""
+"""A real HTCondor, as ``tests/clusters/htcondor.sh`` starts it; where none is up, a stand-in."""
 
 from __future__ import annotations
 
@@ -6,19 +6,64 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from standins import engine
 
 from contract.dialects import standin
-from contract.dialects.base import Census, Dialect
+from contract.dialects.base import Census, Dialect, always, says, stopped
+from hpcpipe.schedulers import jobads
+from hpcpipe.schedulers.base import run_command
+from hpcpipe.schedulers.dagman import Dag
 from hpcpipe.schedulers.htcondor import HTCondor as Adapter
 
 READ = """sed -n 's/^{name} = "*\\([^"]*\\)"*$/\\1/p' $_CONDOR_JOB_AD"""
 DAG, NODE = READ.format(name="DAGManJobId"), READ.format(name="DAGNodeName")
 
 
+def _version() -> str:
+    return f"HTCondor {says('condor_version')().split()[1]}"
+
+
+@cache
+def _missing() -> str:
+    if os.geteuid() == 0:
+        return "the tests run as root, who is no ordinary user of it"
+    asked = run_command(("condor_q", "-totals"))
+    return f"condor_q: {asked.words}" if asked.status else ""
+
+
+def _out_of_reach(home: Path) -> dict[str, str]:
+    dead = home / "dead.conf"
+    conf = Path(os.environ["CONDOR_CONFIG"]).read_text()
+    # The schedd of another host, of which the collector is to be asked: nothing listens on port 9.
+    dead.write_text(f"{conf}\nSCHEDD_HOST = away@127.0.0.1\nCOLLECTOR_HOST = 127.0.0.1:9\n")
+    return {"CONDOR_CONFIG": str(dead)}
+
+
 def _census(spools: Mapping[str, Path]) -> Census:
+    """Count nodes by workflow, those too that DAGMan has not submitted yet."""
+    told: Census = {name: Counter() for name in spools}
+
+    def ask(command: str) -> list[tuple[Counter[str], jobads.Row]]:
+        ads = jobads.rows(run_command((command, *jobads.question())))
+        named = [(Path(ad["Iwd"]).parent.name, ad) for ad in ads]
+        return [(told[name], ad) for name, ad in named if name in told]
+
+    dags = {ad["ClusterId"]: (of, ad) for of, ad in ask("condor_q") if "HpcpipeDag" in ad}
+    for of, ad in dags.values():
+        of["live"] += len(Dag(Path(ad["Iwd"]), ad["HpcpipeDag"]).elements)
+    for of, ad in ask("condor_history"):
+        if "DAGNodeName" in ad:
+            good = ad["JobStatus"] == 4 and ad.get("ExitCode") == 0
+            of["good" if good else "bad"] += 1
+            of["live"] -= ad["DAGManJobId"] in dags
+    return told
+
+
+def _census_of_standin(spools: Mapping[str, Path]) -> Census:
     """Count nodes by workflow, those too that DAGMan has not submitted yet."""
     told: Census = {name: Counter() for name in spools}
     state: engine.State = pickle.loads(Path(os.environ["STANDIN"], "state").read_bytes())
@@ -38,30 +83,28 @@ def _census(spools: Mapping[str, Path]) -> Census:
     return told
 
 
-HTCONDOR = Dialect(
+REAL = Dialect(
     name="htcondor",
-    site=str(standin.STANDINS / "htcondor.toml"),
+    site="test-htcondor",
     capabilities=Adapter.capabilities,
     adapter=lambda _, run: Adapter(run),
-    out_of_reach=standin.out_of_reach,
+    out_of_reach=_out_of_reach,
     mark="#HTCONDOR",
-    job=("should_transfer_files = NO", "request_memory = 50", "allowed_execute_duration = 600"),
+    job=("should_transfer_files = NO", "request_memory = 50", "allowed_job_duration = 600"),
     array=(
         "hpcpipe_array = {indices}",
         "should_transfer_files = NO",
         "request_memory = 50",
-        "allowed_execute_duration = 600",
+        "allowed_job_duration = 600",
     ),
     index="${node##*_}",
     element=f"""echo $({DAG})/$({NODE})""",
     begin=f'node=$({NODE})\nexec >>"{{log}}" 2>&1\n',
-    variables=standin.variables("htcondor"),
-    end=standin.end,
     refused=("initialdir = /nonexistent/dir", "ERROR: No such directory: /nonexistent/dir"),
-    short_time="3s",
-    on=lambda: "a stand-in, after samples of HTCondor 25.14",
-    real=False,
+    short_time="15s",  # what is to use too much memory must have started by then
+    on=_version,
     census=_census,
+    missing=_missing,
     commands=(
         "condor_submit_dag",
         "condor_submit",
@@ -70,6 +113,27 @@ HTCONDOR = Dialect(
         "condor_release",
         "condor_rm",
     ),
-    many=300,  # each a job to the stand-in, which goes through all of them at each end
+    late=False,  # condor_submit_dag says something before it submits, and ends if nobody reads that
+    # One more condor_submit is what condor_submit_dag runs.
+    aligned=("condor_release", *["condor_submit"] * 3, "condor_submit_dag"),
     words=('"JobStatus": 5', '"JobStatus": 99'),
+    stopped=lambda: stopped(Path(os.environ["HPCPIPE_TEST_HTCONDOR"])),
 )
+
+HTCONDORS_STANDIN = replace(
+    REAL,
+    site=str(standin.STANDINS / "htcondor.toml"),
+    out_of_reach=standin.out_of_reach,
+    variables=standin.variables("htcondor"),
+    end=standin.end,
+    short_time="3s",
+    on=lambda: "a stand-in, after samples of HTCondor 23.9.6 and 25.14",
+    real=False,
+    census=_census_of_standin,
+    missing=always,
+    aligned=("condor_release", "condor_submit", "condor_submit", "condor_submit_dag"),
+    many=300,  # each a job to the stand-in, which goes through all of them at each end
+    stopped=None,
+)
+
+HTCONDOR = REAL if os.environ.get("HPCPIPE_TEST_HTCONDOR") else HTCONDORS_STANDIN

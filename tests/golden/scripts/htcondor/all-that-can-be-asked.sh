@@ -3,7 +3,7 @@
 #HTCONDOR request_cpus = 4
 #HTCONDOR request_memory = 4096
 #HTCONDOR request_gpus = 2
-#HTCONDOR allowed_execute_duration = 5400
+#HTCONDOR allowed_job_duration = 5400
 #HTCONDOR accounting_group = lab
 #HTCONDOR --qos=gpu
 #HTCONDOR --constraint=a|b

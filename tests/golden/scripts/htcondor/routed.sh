@@ -6,7 +6,7 @@
 #HTCONDOR request_memory = 4096
 #HTCONDOR request_gpus = 1
 #HTCONDOR require_gpus = regexp("a100_1g.5gb", DeviceName, "i")
-#HTCONDOR allowed_execute_duration = 90
+#HTCONDOR allowed_job_duration = 90
 #HTCONDOR requirements = (nvme) && (hdr)
 #HTCONDOR concurrency_limits = matlab:1
 #HTCONDOR accounting_group = lab
