@@ -46,7 +46,8 @@ def test_a_plan_says_what_it_costs_at_worst_and_of_whom(lab: Lab) -> None:
     }  # fmt: skip
     queue = Queue(name="q", cost=Cost(rate=0.5), exclusive=True, max_cpus=16)
     lab.site = replace(lab.site, queues=(queue,), accounts={"ada": Account()})
-    assert costs(lab) == ["Costs at worst 40 core-hours of ada and what one takes, "
+    # Eight tasks go side by side, so that all are in two elements of 16 cpus.
+    assert costs(lab) == ["Costs at worst 8.00 core-hours of ada and what one takes, "
                           "without a time limit."]  # fmt: skip
 
 
