@@ -82,7 +82,7 @@ class Element:
             (f"{self.pack}{path}" if path.startswith("#") else path, batch)
             for path, batch in self.needs
         ]
-        self.job, self.attempt, self.started = job, int(attempt or 0), time.time()
+        self.job, self.attempt, self.started = job, int(attempt or 0), 0.0
         self.lane, self.size = 0, 0
         self.log = f"logs/{file.batch}.{self.key}.out" if file.header["lanes"] > 1 else ""
         self.good = f"results/{self.node}/{self.key}.pkl"
@@ -93,8 +93,11 @@ class Element:
     def begin(self) -> None:
         """Note when it begins, and how large its pack is then."""
         self.started = time.time()
-        if self.pack and os.path.exists(self.pack):
-            self.size = os.stat(self.pack).st_size
+        if self.pack:
+            try:
+                self.size = os.stat(self.pack).st_size
+            except FileNotFoundError:
+                self.size = 0
 
     def keep(self, good: bool, facts: dict[str, Any], value: bytes) -> None:
         """Write the outcome: in place of the claim, or into the pack."""
