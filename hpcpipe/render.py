@@ -38,10 +38,10 @@ class Job:
 
     ``memory`` in MiB, ``time`` in seconds; ``array`` is empty for a plain job; ``listed`` holds
     the indices, where they are not ``first``, ``first + 1``, …; ``throttle`` is how many elements
-    may run at a time, ``lanes`` how many strands of one do, of ``strand`` tasks each with
-    ``gpus_each``. ``threads`` is how
-    many a task has cpus for: one if it asks for none, and None where it gets a whole machine to
-    itself. ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's words.
+    may run at a time, ``lanes`` how many strands of one do, of ``strand`` tasks with ``gpus_each``.
+    ``threads`` is how many a task has cpus for: one if it asks for none, and None where it gets a
+    whole machine to itself. ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's
+    words.
     """
 
     id: str

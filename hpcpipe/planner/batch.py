@@ -39,8 +39,8 @@ class Batch:
 
     ``tasks`` are flat indices within their nodes, in the order in which elements run them; the
     n-th is of the node ``nodes[which[n]]``, or of the only one. Element e runs the tasks from
-    ``starts[e]`` to ``starts[e + 1]``; without ``starts``, one each. It has so many ``lanes``: of
-    its strands, of ``strand`` tasks each, one after the other runs in each of them.
+    ``starts[e]`` to ``starts[e + 1]``; without ``starts``, one each. They run one after the other;
+    or, if it has several ``lanes``, side by side by the ``strand``, which is of so many tasks.
     ``indices`` are the elements' array indices, ascending; None for a plain job.
     """
 
@@ -124,8 +124,8 @@ class Limits:
     def pack_of(self, asked: Resources, least: int = 1) -> int:
         """Say how many strands of tasks that ask for this should share an element.
 
-        So many as are wished for, or else one in every lane; and if that is too few, of which
-        ``least`` is one bound, so many more that again no lane is idle.
+        So many as it says, or else one for every lane. If that is too few, for the site's limits
+        or for ``least``, so many more that there are as many for each lane.
         """
         lanes = self.lanes_of(asked)
         wished = asked.pack or lanes

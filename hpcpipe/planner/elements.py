@@ -1,9 +1,8 @@
 """The graph of what is to run, element by element, as the planner sees it.
 
-An element is one task, or several on the same cores: a *strand*, which is a chain of tasks of which
-each needs only the one before, or a pack of such strands or tasks. A pack runs one after the other,
-or side by side in so many *lanes*. Everything is in columns, by element number; numbers ascend from
-node to node, upstream ones first.
+An element is a *strand*, that is, a task or a chain of tasks of which each needs only the one
+before; or it is a pack of strands, which run one after the other, or side by side in *lanes*.
+Everything is in columns, by element number; numbers ascend from node to node, upstream ones first.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ Place = tuple[Resources, bool, int]
 class Elements:
     """Columns by element: its tasks, place, lanes, seconds, parents; and what follows from those.
 
-    ``tasks`` are pairs of a node's number and a flat index in it. ``cpus`` are those of all
-    lanes there may be: where there are several, an element has a machine to itself.
-    ``kinds`` tell elements of different nodes apart. ``standing`` are jobs of earlier submissions
-    to wait for, with the array index, for the few elements that have any. ``depth`` counts the
-    elements before it on the longest way; ``below`` is the seconds from its start to the end of the
-    longest way down.
+    ``tasks`` are pairs of a node's number and a flat index in it. ``kinds`` tell elements of
+    different nodes apart. ``cpus`` are those of all lanes that there could be, as an element that
+    can have several has a machine to itself. ``standing`` are jobs of earlier submissions to wait
+    for, with the array index, for the few elements that have any. ``depth`` counts the elements
+    before it on the longest way; ``below`` is the seconds from its start to the end of the longest
+    way down.
     """
 
     nodes: tuple[NodePlan, ...]
