@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -89,10 +89,12 @@ def _sum(cost: float) -> str:
     return f"{cost:.2f}" if cost < 10 else f"{cost:,.0f}"
 
 
-def find_packs(routed: Routed, site: Site, before: Mapping[Resources, int]) -> dict[Resources, int]:
+def find_packs(
+    routed: Routed, site: Site, pack_of: Callable[[Resources], int]
+) -> dict[Resources, int]:
     """Say how many tasks, by what they ask for, must share a job for the site to take them all.
 
-    Empty where it takes them as they are, packed as ``before`` says. Raises ConfigError where no
+    Empty where it takes them as they are, packed as ``pack_of`` says. Raises ConfigError where no
     packing helps.
     """
     packs: dict[Resources, int] = {}
@@ -100,7 +102,7 @@ def find_packs(routed: Routed, site: Site, before: Mapping[Resources, int]) -> d
         jobs = sum(batch.elements if site.limits.elements_count else 1 for batch in batches)
         if jobs <= most:
             continue
-        now = {batch.resources: before.get(batch.resources, 1) for batch in batches}
+        now = {batch.resources: pack_of(batch.resources) for batch in batches}
         if not site.limits.elements_count or min(now.values()) >= sum(
             len(b.tasks) for b in batches
         ):

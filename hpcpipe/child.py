@@ -1,4 +1,4 @@
-"""Runs one task in a child process, and records how it ended whatever happens to the child.
+"""Runs tasks, each in a child process, and records how one ended whatever happens to the child.
 
 Imports next to nothing, for the same reason as `hpcpipe.worker`.
 """
@@ -8,9 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from _pickle import dumps, loads
-from _signal import SIG_DFL, SIGTERM, signal  # type: ignore[import-not-found]
+from _signal import (  # type: ignore[import-not-found]
+    SIG_BLOCK,
+    SIG_DFL,
+    SIG_UNBLOCK,
+    SIGTERM,
+    pthread_sigmask,
+    signal,
+)
 
-from hpcpipe.outcome import dump_any
+from hpcpipe.outcome import dump_any, scan_pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,28 +26,49 @@ if TYPE_CHECKING:
     from hpcpipe.worker import Element
 
 terminated: list[bool] = []  # by the scheduler
+children: set[int] = set()  # that run
 _OURS = (__file__, os.path.join(os.path.dirname(__file__), "byvalue.py"))
 
 
-def run(element: Element) -> int:
-    """Run one claimed task in a child process, and record an end the child could not."""
-    sys.stdout.flush()
-    before = recorded(element)
-    child = os.fork()
-    if child == 0:
-        run_child(element)
+def heed() -> None:
+    """Pass on to the children what the scheduler says: that they are to end."""
+    signal(SIGTERM, terminate)
 
-    def terminate(*_: object) -> None:
-        terminated.append(True)
+
+def terminate(*_: object) -> None:
+    """Tell all children to end."""
+    terminated.append(True)
+    for child in children:
         try:  # noqa: SIM105  contextlib is an import that every element would pay for
             os.kill(child, SIGTERM)
         except ProcessLookupError:
             pass
 
-    signal(SIGTERM, terminate)
-    _, status, used = os.wait4(child, 0)
+
+def start(element: Element) -> int:
+    """Start a claimed task in a child process; return the process's id."""
+    sys.stdout.flush()
+    element.begin()
+    pthread_sigmask(SIG_BLOCK, (SIGTERM,))  # or a child just made might not hear of it
+    child = os.fork()
+    if child == 0:
+        run_child(element)
+    children.add(child)
+    pthread_sigmask(SIG_UNBLOCK, (SIGTERM,))
+    return child
+
+
+def wait(child: int = -1) -> tuple[int, int, Any]:
+    """Wait for the end of a child, or of any; return its id, its status and what it used."""
+    child, status, used = os.wait4(child, 0)
+    children.discard(child)
+    return child, status, used
+
+
+def settle(element: Element, status: int, used: Any) -> int:
+    """Record a task's end if its child could not; return 1 unless it is good."""
     code = os.waitstatus_to_exitcode(status)
-    if recorded(element) != before:
+    if recorded(element):
         return int(code != 0)
     if code < 0:
         words = "terminated" if terminated else f"killed by signal {-code}"
@@ -60,11 +88,14 @@ def run(element: Element) -> int:
     return 1
 
 
-def recorded(element: Element) -> int:
-    """Give a number that changes when an outcome is recorded: the claim's, or the pack's size."""
+def recorded(element: Element) -> bool:
+    """Tell whether an outcome of a task was recorded since it began."""
     if element.pack is None:
-        return os.path.exists(element.claim)
-    return os.stat(element.pack).st_size if os.path.exists(element.pack) else 0
+        return not os.path.exists(element.claim)
+    try:
+        return element.key in [key for key, *_ in scan_pack(element.pack, element.size)]
+    except FileNotFoundError:
+        return False
 
 
 def load_call(header: dict[str, Any], number: int) -> Any:
@@ -80,9 +111,12 @@ def load_call(header: dict[str, Any], number: int) -> Any:
 def run_child(element: Element) -> None:
     """Load and call the task, and write its outcome. Ends the process."""
     signal(SIGTERM, SIG_DFL)
+    pthread_sigmask(SIG_UNBLOCK, (SIGTERM,))
     header = element.header
     status = 1
     try:
+        if element.log:
+            part(element)
         function, fixed = load_call(header, element.call)
         arguments = {**fixed, **loads(element.arguments)}
         os.chdir(header["cwd"])
@@ -106,6 +140,19 @@ def run_child(element: Element) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def part(element: Element) -> None:
+    """Give a task that runs beside others a log and GPUs of its own."""
+    log = os.open(element.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    if gpus := element.header["gpus"]:
+        first, last = element.lane * gpus, (element.lane + 1) * gpus
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        known = given.split(",") if given else [str(number) for number in range(last)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known[first:last])
 
 
 def absolute(value: Any, folder: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def draft(
     plan = make_plan(workflow, known, files, resources)
     run = len(history.runs) + 1
     cwd = str(Path.cwd())
-    limits = _limits(site)
+    limits = replace(_limits(site), lanes=_lanes(plan, site))
     while True:  # where a queue takes fewer jobs, again with more tasks in each
         batches = make_batches(
             plan, scheduler.capabilities, limits, lambda: run_times(plan, rundir, history)
@@ -112,7 +113,7 @@ def draft(
             _prepare(batch, place, writer, site, workflow, cwd)
             for place, batch in enumerate(batches)
         )
-        packs = find_packs([(one.batch, one.route) for one in prepared], site, limits.packs)
+        packs = find_packs([(one.batch, one.route) for one in prepared], site, limits.pack_of)
         if not packs:
             break
         limits = replace(limits, packs={**limits.packs, **packs})
@@ -128,6 +129,16 @@ def _limits(site: Site) -> Limits:
     return Limits(
         of.array_size, of.calls, counted, of.shortest_job, cores=of.cores, untimed=untimed
     )
+
+
+def _lanes(plan: Plan, site: Site) -> Mapping[Resources, int]:
+    """Say how many tasks, by what they ask for, go side by side in the queue that each would."""
+    lanes = {}
+    for node in plan.nodes.values() if any(queue.exclusive for queue in site.queues) else ():
+        for asked in {plan.asked(node), *(plan.asked(node, task) for task in node.raised)}:
+            with suppress(ConfigError):  # which is told where a batch of it is to be routed
+                lanes[asked] = route(asked, site).room
+    return lanes
 
 
 def _check_path(folder: Path, scheduler: Scheduler) -> None:
@@ -167,7 +178,7 @@ def _prepare(
     batch: Batch, place: int, writer: TaskWriter, site: Site, workflow: Workflow, cwd: str
 ) -> Prepared:
     try:
-        where = route(batch.asked, site)
+        where = route(batch.resources.times(1, batch.turns), site, batch.lanes)
     except ConfigError as error:
         shared = f" ({batch.longest} of its tasks share a job)" if batch.longest > 1 else ""
         raise ConfigError(f"{batch.name}{shared}: {error}") from error

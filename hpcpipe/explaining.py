@@ -2,24 +2,93 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcpipe.errors import UsageError
 from hpcpipe.ledger import Ledger
 from hpcpipe.model import State
-from hpcpipe.record import read_record
+from hpcpipe.packed import MARK
+from hpcpipe.record import BatchRecord, read_record
 from hpcpipe.run import Run
+from hpcpipe.rundir import RunDir
 from hpcpipe.show import explain_lines, queue_lines
 from hpcpipe.status import Task
 
 _TAIL = 12  # lines of a log
+_MARK = re.compile(rb"%b\S+ [0-9a-f]{32}\n" % MARK.encode())
 
 
-def find_log(run: Run, name: str) -> Path:
-    """Name the log of a task's latest submission; raises UsageError where it has none."""
+class Log(NamedTuple):
+    """Where that is which a task wrote: in its element's log, of a pack after each ``mark`` of it.
+
+    Or in a log of its own: while others run beside it, and if it was killed together with them.
+    """
+
+    shared: Path
+    own: Path
+    mark: bytes
+
+    @property
+    def path(self) -> Path:
+        """The file to look into now."""
+        return self.own if self.own.exists() else self.shared
+
+    def lines(self, at: int = 0) -> Iterator[bytes]:
+        """Read what the task has written, line by line, from a byte of it on."""
+        for path, mark in ((self.own, b""), (self.shared, self.mark)):
+            try:
+                with path.open("rb") as file:
+                    if mark:
+                        yield from _from(at, _of(mark, file))
+                    else:
+                        file.seek(at)
+                        yield from file
+                return
+            except FileNotFoundError:
+                continue
+
+    def tail(self, count: int) -> list[bytes]:
+        """Read the last lines."""
+        return [*deque(self.lines(), count)]
+
+
+def _of(mark: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Give the lines of one task; all, where not one task has begun."""
+    mine: bool | None = None
+    head = []
+    for line in lines:
+        found = _MARK.search(line)  # what is before it lacked an end of line
+        text = line[: found.start()] if found else line
+        if mine and text:
+            yield text
+        elif mine is None:
+            head.append(text)
+        if found:
+            mine = found[0] == mark
+    if mine is None:
+        yield from head
+
+
+def _from(at: int, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Leave out so many bytes."""
+    for line in lines:
+        if at < len(line):
+            yield line[at:]
+        at = max(0, at - len(line))
+
+
+def log_of(rundir: RunDir, batch: BatchRecord, node: str, key: str, index: int | None) -> Log:
+    """Say where that is which a task of a batch wrote."""
+    mark = b"" if batch.starts is None else f"{MARK}{node} {key}\n".encode()
+    return Log(rundir.log(batch.id, index), rundir.own_log(batch.id, key), mark)
+
+
+def find_log(run: Run, name: str) -> Log:
+    """Find the log of a task's latest submission; raises UsageError where it has none."""
     node, index = run.record.one(name)
     key = node.key(index)
     history = Ledger(run.rundir.ledger).read()
@@ -28,14 +97,8 @@ def find_log(run: Run, name: str) -> Path:
             if node.name in batch.nodes and bytes.fromhex(key) in batch.keys:
                 places = {found: index for _, found, index in batch.tasks()}
                 if key in places:
-                    return run.rundir.log(batch.id, places[key])
+                    return log_of(run.rundir, batch, node.name, key, places[key])
     raise UsageError(f"{name}: was never submitted")
-
-
-def tail(path: Path, lines: int) -> str:
-    """Read the last lines of a log."""
-    with path.open(errors="replace") as file:
-        return "".join(deque(file, lines))
 
 
 def explain(run: Run, name: str) -> Iterator[str]:
@@ -58,7 +121,7 @@ def explain_node(run: Run, name: str) -> Iterator[str]:
         yield "  All of its tasks were good, or submitted before; ask for one of them."
     seen: set[tuple[str, ...]] = set()
     for batch in asked.values():
-        lines = (f"  asked      {batch.resources}", *queue_lines(batch))
+        lines = (f"  asked      {batch.asked}", *queue_lines(batch))
         if lines not in seen:  # batches of one node mostly go the same way
             seen.add(lines)
             yield from lines
@@ -82,10 +145,10 @@ def explain_task(run: Run, name: str) -> Iterator[str]:
         log = find_log(run, name)
     except UsageError:
         log = None
-    if log is not None and log.exists():
-        facts["log"] = log
+    if log is not None and log.path.exists():
+        facts["log"] = log.path
         if task.state.bad:
-            facts["tail"] = tail(log, _TAIL).splitlines()
+            facts["tail"] = [line.decode(errors="replace").rstrip() for line in log.tail(_TAIL)]
     if node.folder is not None:
         from hpcpipe.axes import folder_name
 

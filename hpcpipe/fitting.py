@@ -45,6 +45,24 @@ def fit(wanted: Resources, queue: Queue) -> Resources:
     return wanted._replace(gpus=gpus, cpus=cpus, time=time)
 
 
+def room(wanted: Resources, queue: Queue) -> int:
+    """Say how many tasks that ask for this go side by side on one machine of a queue.
+
+    One where a job gets no whole machine, or it is not known how large that is.
+    """
+    cores = queue.cpus_per_node or queue.max_cpus
+    gpus = fit(wanted, queue).gpus
+    if not queue.exclusive or not cores or gpus != wanted.gpus:  # a model's name is one GPU, ever
+        return 1
+    parts = [
+        (cores, wanted.cpus or 1),
+        (queue.max_memory, wanted.memory),
+        (queue.max_scratch, wanted.scratch),
+        (queue.max_gpus, gpus),
+    ]
+    return max(1, min(whole // part for whole, part in parts if whole and part))
+
+
 def find_lacks(wanted: Resources, queue: Queue, site: Site) -> list[Lack]:
     """List each thing that keeps what is wanted, as it is fitted, out of a queue."""
     return [*_sizes(wanted, queue), *_offers(wanted, queue, site)]

@@ -20,6 +20,7 @@ from hpcpipe.amounts import parse_time as parse_time
 from hpcpipe.errors import ConfigError
 
 _BOUND = r"(?:[<>]=?|==)[\w.+-]+"  # of a version
+_SUMS = ("memory", "gpus", "scratch")  # that tasks side by side take together
 
 
 class Resources(NamedTuple):
@@ -34,7 +35,7 @@ class Resources(NamedTuple):
     gpus: int | None = None
     queue: str | None = None
     account: str | None = None
-    pack: int | None = None  # tasks that one element runs, one after another
+    pack: int | None = None  # tasks that share an element
     scratch: int | None = None  # node-local disk, in MiB
     throttle: int | None = None  # elements of one array that run at a time
     requires: tuple[str, ...] | None = None  # words that the queue must offer
@@ -97,6 +98,18 @@ class Resources(NamedTuple):
         """Raise memory and time to those of ``other``, where it has more."""
         memory = max(self.memory or 0, other.memory or 0) or None
         return self._replace(memory=memory, time=max(self.time or 0, other.time or 0) or None)
+
+    def times(self, lanes: int, turns: int) -> Resources:
+        """Say what tasks take together: so many side by side, and so many in turn."""
+        if lanes > 1:
+            sums = {name: n * lanes for name in _SUMS if (n := getattr(self, name))}
+            self = self._replace(**sums, cpus=(self.cpus or 1) * lanes)
+        return self._replace(time=self.time * turns) if self.time else self
+
+    def share(self, lanes: int, turns: int) -> Resources:
+        """Say what one of so many tasks side by side, and so many in turn, has of these."""
+        parts = {name: n // lanes for name in (*_SUMS, "cpus") if (n := getattr(self, name))}
+        return self._replace(**parts, time=self.time // turns if self.time else None)
 
     def __str__(self) -> str:
         """Say it in one phrase: ``1 cpu, 4 GB, 2 h``."""

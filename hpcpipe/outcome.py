@@ -6,10 +6,12 @@ how a task went without loading what it returned; then the value, or the excepti
 every worker, so this imports next to nothing.
 
 An element of several tasks leaves one file instead, ``packs/<batch>.<position>.pack``, to which the
-outcomes are appended one by one: a line of the task's key, ``ok`` or ``err`` and the length of
-what follows; the two pickles; a newline. An outcome that is cut short (its writer was killed) is
-none. ``<file>.pack#<key>`` names one of them, and ``#<key>`` one of the element's own pack: of a
-task that runs before, in the same element.
+outcomes are appended one by one: a newline; a line of the task's key, ``ok`` or ``err`` and the
+length of what follows; the two pickles; a newline. Each is one write to a file that was opened for
+appending, which several processes of a host can do at a time. An outcome that is cut short (its
+writer was killed, or there was no space) is none, and what comes next still begins a line.
+``<file>.pack#<key>`` names one of them, and ``#<key>`` one of the element's own pack: of a task
+that runs before, in the same element.
 """
 
 from __future__ import annotations
@@ -83,13 +85,15 @@ def load_values(
     ]
 
 
-def scan_pack(path: str) -> list[tuple[str, bool, int]]:
+def scan_pack(path: str, since: int = 0) -> list[tuple[str, bool, int]]:
     """List the outcomes in a pack: key, whether it is good, and where its pickles begin.
 
-    Raises Refused or OSError as `open_trusted`.
+    ``since`` is a size it once had: only what came later. Raises Refused or OSError as
+    `open_trusted`.
     """
     found = []
     with open_trusted(path) as file:
+        file.seek(since)
         while line := file.readline():
             words = line.split()
             if len(words) != 3 or len(words[0]) != 32 or words[1] not in (b"ok", b"err"):
@@ -116,30 +120,13 @@ def _offset(path: str, key: str) -> int:
     return _packs[path][1][key]
 
 
-def mend_pack(path: str) -> set[str]:
-    """Close off what was cut short at a pack's end; return the keys of its good outcomes."""
-    try:
-        found = scan_pack(path)
-    except FileNotFoundError:
-        return set()
-    with open(path, "rb+") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-    return {key for key, good, _ in found if good}
-
-
 def append_outcome(pack: str, key: str, good: bool, record: dict[str, Any], value: bytes) -> None:
     """Append an outcome to a pack, in one write."""
     data = dumps(record, 4) + value
-    head = f"{key} {'ok' if good else 'err'} {len(data)}\n".encode()
+    whole = f"\n{key} {'ok' if good else 'err'} {len(data)}\n".encode() + data + b"\n"
     fd = os.open(pack, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        size = os.fstat(fd).st_size
-        whole = head + data + b"\n"
         if os.write(fd, whole) < len(whole):
-            os.ftruncate(fd, size)  # or what comes next would be taken for a part of it
             raise OSError(f"{pack}: no space for the outcome of {key}")
     finally:
         os.close(fd)

@@ -77,7 +77,10 @@ def kind_of(batch: Batch) -> str:
     kind = f"array of {batch.elements}" if batch.indices is not None else "1 job"
     if batch.starts is None:
         return kind
-    return f"{kind}, {len(batch.tasks)} tasks, up to {batch.longest} in turn"
+    said = f"{kind}, {len(batch.tasks)} tasks"
+    if batch.lanes > 1:
+        said += f", up to {batch.lanes} side by side"
+    return said if batch.turns == 1 else f"{said}, up to {batch.turns} in turn"
 
 
 def _expected(draft: Draft, cores: int | None) -> Iterator[str]:
@@ -139,10 +142,12 @@ def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
         return
     asked: Counter[tuple[str, str, str]] = Counter()
     for prepared in draft.prepared:
-        route = prepared.route
+        route, batch = prepared.route, prepared.batch
         why = f"; queue {route.why}" if route.queue else ""
-        for node, _ in prepared.batch.members():
-            asked[node.node.name, str(route.resources), why] += 1
+        why = f"; up to {batch.lanes} side by side{why}" if batch.lanes > 1 else why
+        each = route.resources.share(batch.lanes, 1)
+        for node, _ in batch.members():
+            asked[node.node.name, str(each), why] += 1
     for (name, resources, why), count in asked.items():
         yield f"  {name}: {count}, each {resources}{why}"
     scheduler = draft.site.scheduler

@@ -64,8 +64,9 @@ class NodeRecord:
 class BatchRecord(NamedTuple):
     """One batch: the keys of its tasks in order, and its array indices (None: a plain job).
 
-    ``nodes``, ``which`` and ``starts`` are those of `hpcpipe.planner.batch.Batch`; ``why``,
-    ``others`` and ``software`` of `hpcpipe.routing.Route`.
+    ``nodes``, ``which``, ``starts``, ``lanes`` and ``turns`` are those of
+    `hpcpipe.planner.batch.Batch`; ``resources``, ``why``, ``others`` and ``software`` of
+    `hpcpipe.routing.Route`.
     """
 
     id: str
@@ -79,14 +80,19 @@ class BatchRecord(NamedTuple):
     starts: Sequence[int] | None = None
     others: tuple[str, ...] = ()
     software: tuple[str, ...] = ()
+    lanes: int = 1
+    turns: int = 1
 
     @property
     def per_task(self) -> Resources:
-        """What one task was given: of an element's time, its share."""
-        if self.starts is None or not self.resources.time:
-            return self.resources
-        longest = max(after - at for at, after in pairwise(self.starts))
-        return self.resources._replace(time=self.resources.time // longest)
+        """What one task was given: of what its element was, its share."""
+        return self.resources.share(self.lanes, self.turns)
+
+    @property
+    def asked(self) -> str:
+        """What its elements ask for, in words."""
+        shared = f", for {self.lanes} tasks side by side" if self.lanes > 1 else ""
+        return f"{self.resources}{shared}"
 
     def tasks(self) -> Iterable[tuple[str, str, int | None]]:
         """Give every task's node and key, and the array index of its element."""

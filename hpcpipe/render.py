@@ -39,10 +39,11 @@ class Job:
 
     ``memory`` in MiB, ``time`` in seconds; ``array`` is empty for a plain job; ``listed`` holds
     the indices, where they are not ``first``, ``first + 1``, …; ``throttle`` is how many elements
-    may run at a time. ``threads`` is ``cpus``, or the one that a job gets which asks for none; None
-    where it gets a whole machine. ``constraints``, ``licences`` and ``gpu_model`` are in the
-    scheduler's words. ``watched``: the script itself keeps the limit of memory. ``place`` is how
-    many batches of the submission come before this one.
+    may run at a time, ``lanes`` how many strands of one do, of ``strand`` tasks with ``gpus_each``.
+    ``threads`` is how many a task has cpus for: one if it asks for none, and None where it gets a
+    whole machine to itself. ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's
+    words. ``watched``: the script itself keeps the limit of memory. ``place`` is how many batches
+    of the submission come before this one.
     """
 
     id: str
@@ -52,6 +53,8 @@ class Job:
     workflow: str
     count: int
     starts: str
+    lanes: int
+    strand: int
     array: str
     first: int
     listed: str
@@ -68,6 +71,7 @@ class Job:
     watched: bool
     time: int | None
     gpus: int | None
+    gpus_each: int
     gpu_model: str
     throttle: int | None
     constraints: tuple[str, ...]
@@ -84,6 +88,8 @@ def make_job(
     indices = batch.indices or ()
     runs = list(ranges(indices))
     queue, asked = route.queue, route.resources
+    each = asked.share(batch.lanes, batch.turns)
+    whole = batch.lanes == 1 and queue is not None and queue.exclusive
     return Job(
         id=batch_id,
         place=place,
@@ -92,6 +98,8 @@ def make_job(
         workflow=workflow,
         count=len(batch.tasks),
         starts="" if batch.starts is None else " ".join(map(str, batch.starts)),
+        lanes=batch.lanes,
+        strand=batch.strand,
         array=",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs),
         first=indices[0] if indices else 0,
         listed=" ".join(map(str, indices)) if len(runs) > 1 else "",
@@ -103,11 +111,12 @@ def make_job(
         queue=(queue.spelled or queue.name) if queue and queue.named else None,
         account=route.account,
         cpus=asked.cpus,
-        threads=asked.cpus or (None if queue and queue.exclusive else 1),
+        threads=each.cpus or (None if whole else 1),
         memory=asked.memory,
         watched=site.limits.watch_memory and asked.memory is not None,
         time=asked.time,
         gpus=asked.gpus,
+        gpus_each=each.gpus or 0,
         gpu_model=route.gpu_model,
         throttle=route.throttle if batch.indices is not None else None,
         constraints=route.constraints,

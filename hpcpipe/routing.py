@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 
 from hpcpipe.errors import ConfigError, near
-from hpcpipe.fitting import Lack, charge, find_lacks, fit, limited, say
+from hpcpipe.fitting import Lack, charge, find_lacks, fit, limited, room, say
 from hpcpipe.model import Resources
 from hpcpipe.site import Queue, Site
 from hpcpipe.software import Found, find_software
@@ -26,7 +26,8 @@ class Route:
     Without a queue the scheduler's own choice holds. A queue asked for on a site that lists none
     is passed on, known by nothing but its name. ``others`` says of every other queue why not.
     ``account``, ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's words, and
-    ``setup`` in those of sh; ``charge`` is what an element costs at worst.
+    ``setup`` in those of sh; ``charge`` is what an element costs at worst. ``room`` is how many
+    such tasks may share an element side by side.
     """
 
     queue: Queue | None
@@ -42,16 +43,17 @@ class Route:
     throttle: int | None = None
     options: tuple[str, ...] = ()
     charge: float | None = None
+    room: int = 1
 
 
-def route(asked: Resources, site: Site) -> Route:
-    """Choose the queue for what one task asks.
+def route(asked: Resources, site: Site, lanes: int = 1) -> Route:
+    """Choose the queue for what one task asks, or so many that run side by side.
 
     A queue asked for must exist and fit. Otherwise it is the first that fits: of those preferred,
     else in the order of the site file, after ``defaults.queue`` and the default queue. Raises
     ConfigError where none does, naming the nearest and what it lacks.
     """
-    wanted = asked.over(site.defaults.resources())
+    wanted = asked.over(site.defaults.resources()).times(lanes, 1)
     _check_account(wanted, site)
     if not site.queues:
         return _unlisted(wanted, site)
@@ -201,7 +203,13 @@ def _to(
             *_scratch(asked, site),
         ),
         charge=charge(asked, queue),
+        room=1 if any(map(_counted, programs)) or queue is None else room(wanted, queue),
     )
+
+
+def _counted(program: Found) -> bool:
+    """Tell whether a job takes a program once, whatever runs in it."""
+    return bool(program.software.licences or program.software.at_once)
 
 
 def _programs(asked: Resources, site: Site, queue: Queue | None) -> list[Found]:

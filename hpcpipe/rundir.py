@@ -76,6 +76,10 @@ class RunDir:
         """Name the log of one element of a batch, or of a plain job."""
         return self.logs / (f"{batch}.out" if index is None else f"{batch}.{index}.out")
 
+    def own_log(self, batch: str, key: str) -> Path:
+        """Name the log of a task of its own, which it has while others run beside it."""
+        return self.logs / f"{batch}.{key}.out"
+
     def stopped(self, token: str) -> Path:
         """Name the file by which the first crash stops the tasks of a submission, if it is to."""
         return self.home / f"stopped-{token}"

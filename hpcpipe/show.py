@@ -190,7 +190,7 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         yield f"  why        {task.words}"
     if place is not None:
         attempt = f", attempt {place.attempt}" if place.attempt > 1 else ""
-        yield f"  asked      {place.batch.resources}{attempt}"
+        yield f"  asked      {place.batch.asked}{attempt}"
         job = f"job {place.element}" if place.element else "no job id"
         host = outcome.get("host") or (task.end.host if task.end else "")
         yield f"  where      {report.record.scheduler} {job}" + (f" on {host}" if host else "")

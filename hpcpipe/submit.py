@@ -269,6 +269,8 @@ def _record(draft: Draft, source: Mapping[str, Any], site_name: str) -> RunRecor
             prepared.batch.starts,
             prepared.route.others,
             prepared.route.software,
+            prepared.batch.lanes,
+            prepared.batch.turns,
         )
         for prepared in draft.prepared
     ]

@@ -16,27 +16,24 @@ import time
 from _blake2 import blake2b
 from _pickle import loads
 
-from hpcpipe import outcome
-from hpcpipe.child import load_call, run, terminated
+from hpcpipe.child import heed, settle, start, wait
 from hpcpipe.outcome import (
     CLAIMED,
     NO_ENVIRONMENT,
     UPSTREAM_FAILED,
     Refused,
     append_outcome,
-    mend_pack,
     scan_pack,
     write_outcome,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 MAGIC = b"hpcpipe tasks 1\n"
 ENTRY = 32  # bytes of an index entry: offset 8, length 8, digest 16
-MARK = "hpcpipe: task "  # begins the line before a packed task's own in the log: node and key
 
 
 # --- one element --------------------------------------------------------------------------------
@@ -71,7 +68,10 @@ class TaskFile:
 
 
 class Element:
-    """One task of an element, read out of the task file, with the places it writes to."""
+    """One task of an element, read out of the task file, with the places it writes to.
+
+    ``log`` is what it writes to while others run beside it, in a ``lane`` each.
+    """
 
     def __init__(self, file: TaskFile, number: int, job: str, attempt: str) -> None:
         self.header, self.pack = file.header, file.pack
@@ -82,11 +82,22 @@ class Element:
             (f"{self.pack}{path}" if path.startswith("#") else path, batch)
             for path, batch in self.needs
         ]
-        self.job, self.attempt, self.started = job, int(attempt or 0), time.time()
+        self.job, self.attempt, self.started = job, int(attempt or 0), 0.0
+        self.lane, self.size = 0, 0
+        self.log = f"logs/{file.batch}.{self.key}.out" if file.header["lanes"] > 1 else ""
         self.good = f"results/{self.node}/{self.key}.pkl"
         self.bad = f"results/{self.node}/{self.key}.{file.batch}.err"
         # What a process holds while it runs a task, or all tasks of a pack.
         self.claim = f"{self.pack or f'results/{self.node}/{self.key}'}.claim"
+
+    def begin(self) -> None:
+        """Note when it begins, and how large its pack is then."""
+        self.started = time.time()
+        if self.pack:
+            try:
+                self.size = os.stat(self.pack).st_size
+            except FileNotFoundError:
+                self.size = 0
 
     def keep(self, good: bool, facts: dict[str, Any], value: bytes) -> None:
         """Write the outcome: in place of the claim, or into the pack."""
@@ -180,17 +191,14 @@ def take_claim(element: Element) -> str | None:
     return "another process"
 
 
-def run_gated(element: Element, done: set[str]) -> int:
-    """Run a task unless it is done or its upstreams are not; return an exit code."""
-    if element.key in done or os.path.exists(element.good):
-        return 0
+def barred(element: Element) -> tuple[int, str] | None:
+    """Say why a task is not to run: an exit code and words, none if it is done; None if it is."""
+    if os.path.exists(element.good):
+        return 0, ""
     absent = missing_upstream(element.needs, element.header["settle"])
-    if absent is not None:
-        sys.stderr.write(f"hpcpipe: upstream failed: no good outcome at {absent}\n")
-        return UPSTREAM_FAILED
-    if element.pack is None:
-        hold(element)
-    return run(element)
+    if absent is None:
+        return None
+    return UPSTREAM_FAILED, f"hpcpipe: upstream failed: no good outcome at {absent}\n"
 
 
 def hold(element: Element) -> None:
@@ -201,33 +209,19 @@ def hold(element: Element) -> None:
         os._exit(CLAIMED)
 
 
-def run_pack(file: TaskFile, job: str, attempt: str) -> int:
-    """Run the tasks of a pack one after another; none stops for another that fails."""
-    import resource  # noqa: F401  or each child would load it anew
-
-    first = Element(file, 0, job, attempt)
-    hold(first)
-    assert file.pack is not None
-    outcome.own_pack = os.path.abspath(file.pack)
-    done = mend_pack(file.pack)
-    codes = set()
-    for number in range(len(file.payloads)):
-        element = Element(file, number, job, attempt)
-        sys.stdout.write(f"{MARK}{element.node} {element.key}\n")
-        try:  # noqa: SIM105  contextlib is an import that every element would pay for
-            load_call(file.header, element.call)  # its own imports happen once for all tasks
-        except BaseException:
-            pass  # the child meets it again, and records it
-        codes.add(run_gated(element, done))
-        if terminated:
-            break
-    with open(file.pack, "ab") as pack:
-        os.fsync(pack.fileno())
-    os.unlink(first.claim)
-    return next((code for code in (1, UPSTREAM_FAILED) if code in codes), 0)
+def run_alone(file: TaskFile, job: str, attempt: str) -> int:
+    """Run the only task of an element, unless it is barred; return an exit code."""
+    element = Element(file, 0, job, attempt)
+    if why := barred(element):
+        sys.stderr.write(why[1])
+        return why[0]
+    hold(element)
+    heed()
+    _, status, used = wait(start(element))
+    return settle(element, status, used)
 
 
-def main() -> None:
+def main(run: Callable[[TaskFile, str, str], int] = run_alone) -> None:
     """Run the element named on the command line: task file, position, job id, restart count.
 
     The working folder is the run's own. Leaves with 0, 1 for a task that failed, or one of the
@@ -246,7 +240,4 @@ def main() -> None:
         )
         os._exit(NO_ENVIRONMENT)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    job, attempt = sys.argv[3:5]
-    if file.pack:
-        os._exit(run_pack(file, job, attempt))
-    os._exit(run_gated(Element(file, 0, job, attempt), set()))
+    os._exit(run(file, *sys.argv[3:5]))

@@ -46,7 +46,8 @@ def test_a_plan_says_what_it_costs_at_worst_and_of_whom(lab: Lab) -> None:
     }  # fmt: skip
     queue = Queue(name="q", cost=Cost(rate=0.5), exclusive=True, max_cpus=16)
     lab.site = replace(lab.site, queues=(queue,), accounts={"ada": Account()})
-    assert costs(lab) == ["Costs at worst 40 core-hours of ada and what one takes, "
+    # Eight tasks go side by side, so that all are in two elements of 16 cpus.
+    assert costs(lab) == ["Costs at worst 8.00 core-hours of ada and what one takes, "
                           "without a time limit."]  # fmt: skip
 
 
@@ -127,6 +128,39 @@ def test_a_plan_says_how_long_submitting_takes_where_that_is_slow(lab: Lab) -> N
     lab.site = replace(lab.site, limits=Limits(submits_per_minute=6))
     lines = [*plan_lines(draft(lab.workflow, lab.site), "why")]
     assert "local takes 6 submit commands a minute: this takes 10 s." in lines
+
+
+@pytest.mark.parametrize(
+    ("pack", "most", "seconds", "told"),
+    [
+        (None, None, 4, "array of 3, 10 tasks, up to 4 side by side, each 8 cpus, 30 min"),
+        (
+            5,
+            None,
+            5,
+            "array of 2, 10 tasks, up to 4 side by side, up to 2 in turn, each 8 cpus, 1 h",
+        ),
+        (1, None, 4, "array of 10, each 2 cpus, 30 min"),
+        (
+            None,
+            3,
+            4,
+            "array of 2, 10 tasks, up to 4 side by side, up to 2 in turn, each 8 cpus, 1 h",
+        ),
+    ],
+)
+def test_tasks_share_a_machine_that_a_job_gets_whole(
+    lab: Lab, pack: int | None, most: int | None, seconds: int, told: str
+) -> None:
+    queue = Queue(name="q", exclusive=True, max_cpus=9, max_time=4 * HOUR, max_jobs=most)
+    site = Site(queues=(queue,))
+    drafted = draft(lab.workflow, site, resources=Resources(pack=pack))
+    assert plan_json(drafted, cores=8)["expected"]["makespan"] == seconds  # one a task
+    said = [line.partition(": ")[2] for line in plan_lines(drafted, "why") if "[0]" in line]
+    assert said[0] == told
+    record = submit(lab.workflow, site=site, resources=Resources(pack=pack)).record
+    [many] = [one for one in record.batches.values() if one.nodes == ("many",)]
+    assert (many.per_task.cpus, many.per_task.time) == (2, HOUR // 2)
 
 
 def test_tasks_that_are_shorter_than_the_site_likes_are_packed(lab: Lab) -> None:

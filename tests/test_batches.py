@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, product
+from math import ceil
 from typing import Any, cast
 
 import pytest
@@ -15,8 +17,9 @@ from hpcpipe import Workflow, each
 from hpcpipe.model import Capabilities, Resources, ranges
 from hpcpipe.node import Node, Output
 from hpcpipe.plan import DONE, InFlight, Known, Plan, make_plan
-from hpcpipe.planner.batch import Batch, Limits, Standing
+from hpcpipe.planner.batch import Batch, Limits, Standing, span
 from hpcpipe.planner.batches import make_batches
+from hpcpipe.planner.simulate import Job, simulate
 
 Flying = Mapping[int, tuple[str, int | None]]  # task → job and array index
 
@@ -264,6 +267,39 @@ def test_a_thousand_subjects_in_two_nodes_are_two_calls() -> None:
     assert spelled(study.batches(BASIC, Limits())) == ["a 0-999", "b 0-999 each 0"]
 
 
+@pytest.mark.parametrize(
+    ("pack", "time", "least", "lanes", "expected"),
+    [
+        (None, None, 1, 1, 1),
+        (10, None, 1, 1, 10),
+        (None, None, 7, 1, 7),
+        (10, None, 7, 1, 10),
+        (None, 600, 1, 1, 6),
+        (None, None, 1, 8, 8),  # one in every lane
+        (3, None, 1, 8, 3),  # as it is said
+        (1, None, 1, 8, 1),
+        (None, None, 5, 8, 8),
+        (3, None, 5, 8, 8),
+        (None, None, 9, 8, 16),  # again one in every lane
+        (20, None, 9, 8, 20),
+        (None, 1800, 1, 8, 16),
+        (None, 3600, 1, 8, 8),
+    ],
+)
+def test_so_many_strands_share_an_element(
+    pack: int | None, time: int | None, least: int, lanes: int, expected: int
+) -> None:
+    asked = Resources(pack=pack, time=time)
+    limits = Limits(shortest=3600, lanes={asked: lanes})
+    assert limits.pack_of(asked, least) == expected
+    assert replace(limits, packs={asked: least}).pack_of(asked) == expected
+
+
+@given(st.lists(st.integers(0, 9), min_size=1), st.integers(1, 9))
+def test_strands_in_lanes_take_as_long_as_jobs_on_cores(seconds: list[int], lanes: int) -> None:
+    assert span(seconds, lanes) == simulate([Job(seconds, range(len(seconds)))], lanes).makespan
+
+
 # --- any workflow -------------------------------------------------------------------------------
 
 
@@ -307,10 +343,13 @@ capabilities = st.builds(
     window=st.none() | st.integers(1, 4),
     no_path=st.just(""),
 )
+ASKED = [Resources(), Resources(memory=1024), Resources(memory=2048)]  # in a study
 limits = st.builds(
     Limits,
     array_size=st.sampled_from([1000, 0, 1, 2, 5]),
     calls=st.sampled_from([200, 1, 12]),
+    packs=st.just({}) | st.dictionaries(st.sampled_from(ASKED), st.integers(1, 7)),
+    lanes=st.just({}) | st.dictionaries(st.sampled_from(ASKED), st.integers(1, 5)),
 )
 
 Task = tuple[str, int]
@@ -363,6 +402,7 @@ def test_whatever_the_workflow_every_task_runs_once_and_after_what_it_needs(
             above = [batches[w.on] for w in batch.waits if w.kind == "each" and type(w.on) is int]
             assert all([*(one.indices or ())] == [*(batch.indices or ())] for one in above)
         for index, tasks in elements(batch):
+            check_strands(plan, batch, tasks)
             for name, task in tasks:
                 assert (name, task) not in where, "in two batches"
                 check_needs(plan, batches, where, (number, index), needs(plan, (name, task)))
@@ -386,6 +426,18 @@ def check_array(batch: Batch, can: Capabilities, limits: Limits) -> None:
     assert indices[0] >= 0
     assert can.sparse or indices == list(range(indices[0], indices[-1] + 1))
     assert len(indices) <= limits.array_size
+
+
+def check_strands(plan: Plan, batch: Batch, tasks: list[Task]) -> None:
+    """Of tasks that run side by side none needs one of another strand, or of what is after it."""
+    if batch.lanes == 1:
+        return
+    strands = [tasks[at : at + batch.strand] for at in range(0, len(tasks), batch.strand)]
+    assert len(tasks) == len(strands) * batch.strand
+    assert ceil(len(strands) / batch.lanes) * batch.strand <= batch.turns
+    for strand in strands:
+        for task in strand:
+            assert needs(plan, task).isdisjoint(set(tasks) - set(strand[: strand.index(task)]))
 
 
 def check_needs(

@@ -321,3 +321,42 @@ def test_without_a_catalogue_software_is_taken_at_its_word() -> None:
 )
 def test_what_an_element_costs_at_worst(asked: Resources, queue: Queue, cost: float | None) -> None:
     assert charge(asked, queue) == cost
+
+
+WHOLE = Queue(name="q", exclusive=True, max_cpus=48, max_memory=96 * 1024, max_gpus=4)
+MODELS = replace(WHOLE, gpu_models={"a100": "a100"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "queue", "many"),
+    [
+        (Resources(), WHOLE, 48),
+        (Resources(cpus=5), WHOLE, 9),
+        (Resources(cpus=48), WHOLE, 1),
+        (Resources(memory=4096), WHOLE, 24),
+        (Resources(cpus=4, memory=4096), WHOLE, 12),
+        (Resources(gpus=2), WHOLE, 2),
+        (Resources(gpus=1, requires=("a100",)), MODELS, 4),
+        (Resources(requires=("a100",)), MODELS, 1),
+        (Resources(), replace(WHOLE, max_cpus=128, cpus_multiple=64), 128),
+        (Resources(memory=4096), replace(WHOLE, max_memory=None), 48),
+        (Resources(), replace(WHOLE, max_cpus=None), 1),
+        (Resources(), replace(WHOLE, exclusive=False), 1),
+        (Resources(software=("fsl",)), WHOLE, 48),
+        (Resources(software=("matlab",)), WHOLE, 1),
+        (Resources(software=("spm",)), WHOLE, 1),
+    ],
+)
+def test_so_many_tasks_have_room_on_a_machine_that_a_job_gets_whole(
+    asked: Resources, queue: Queue, many: int
+) -> None:
+    programs = {
+        "fsl": Software(),
+        "matlab": Software(licences=("matlab:1",)),
+        "spm": Software(at_once=9),
+    }
+    site = Site(queues=(queue,), software=programs)
+    assert route(asked, site).room == many
+    together = route(asked, site, many).resources
+    assert (together.cpus or 1) <= (queue.cpus_per_node or queue.max_cpus or 1)
+    assert together.share(many, 1).memory == asked.memory

@@ -131,6 +131,19 @@ def routed() -> Batch:
     return replace(command_array(), resources=asked)
 
 
+def beside() -> Batch:
+    """Two elements of two lanes, of strands of two tasks that want a GPU each."""
+    workflow = Workflow("wf", source=__file__)
+    first = workflow.command("strip {n}", n=each(range(8)))
+    workflow.command("warp {n}", n=each(range(8), axis="n"), after=[first])
+    asked = Resources(cpus=2, gpus=1, memory=4096, time=600)
+    limits = Limits(packs={asked: 4}, lanes={asked: 2})
+    [made] = make_batches(make_plan(workflow, resources=asked), Capabilities(), limits)
+    return made
+
+
+WHOLE = Site(name="golden", queues=(Queue(name="whole", exclusive=True, max_cpus=4, max_gpus=2),))
+
 CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "python-array": (python_array, BARE, "/data/here"),
     "command-array": (command_array, BARE, "/data/here"),
@@ -140,11 +153,12 @@ CASES: dict[str, tuple[Callable[[], Batch], Site, str]] = {
     "memory-watched": (asking, WATCHED, "/data/here"),
     "routed": (routed, ROUTED, "/data/here"),
     "odd-folder": (command_array, BARE, f"/data/{ODD}"),
+    "side-by-side": (beside, WHOLE, "/data/here"),
 }
 
 
 # Where arrays are ranges, there is no sparse one. DRMAA has the scripts of its dialect. Memory is
-# watched in the same words everywhere.
+# watched, and what runs side by side does so, in the same words everywhere.
 WRITTEN = [
     (scheduler, case)
     for scheduler in REGISTRY
@@ -152,6 +166,7 @@ WRITTEN = [
     for case in CASES
     if case != "sparse-array" or make_scheduler(scheduler).capabilities.sparse
     if case != "memory-watched" or scheduler == "oar"
+    if case != "side-by-side" or scheduler == "slurm"
 ]
 
 
@@ -168,7 +183,8 @@ def test_a_script_is_as_it_was(
     made, first = make(), make_scheduler(scheduler).capabilities.first_index
     if made.indices:
         made = replace(made, indices=[index + first for index in made.indices])
-    job = make_job(made, "node-0a1b2c3d", route(made.resources, site), site, "wf", cwd, place=2)
+    where = route(made.resources.times(1, made.turns), site, made.lanes)
+    job = make_job(made, "node-0a1b2c3d", where, site, "wf", cwd, place=2)
     script = render(replace(job, executable="/opt/an env/bin/python3"), site)
     golden(f"scripts/{scheduler}/{case}.sh", script)
     subprocess.run(["/bin/sh", "-n"], input=script.encode(), check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,12 +68,10 @@ def text(site: Site, what: str) -> str:
     said = ", ".join(f"{key} {value}" for key, value in ASKED[what].items())
     head = f"== {what}: {said}\n"
     try:
-        chosen = route(asked, site)
+        batch = first_of_three(asked, site)
+        chosen = route(asked.times(1, batch.turns), site, batch.lanes)
     except ConfigError as error:
         return f"{head}refused: {error}\n"
-    batch = replace(three(), resources=asked)
-    if not site.limits.array_size:
-        batch = replace(batch, tasks=batch.tasks[:1], indices=None)
     job = make_job(batch, "echo-0a1b2c3d", chosen, site, "wf", "/data/here")
     script = render(job, site)
     subprocess.run(["/bin/sh", "-n"], input=script.encode(), check=True)
@@ -83,11 +80,12 @@ def text(site: Site, what: str) -> str:
     return f"{head}{chosen.why}\n" + "\n".join(kept) + "\n"
 
 
-def three() -> Batch:
+def first_of_three(asked: Resources, site: Site) -> Batch:
+    """Make three tasks, and give the first batch of them."""
     workflow = Workflow("wf", source=__file__)
     workflow.command("echo {n}", n=each([1, 2, 3]))
-    [batch] = make_batches(make_plan(workflow), Capabilities(), Limits())
-    return batch
+    limits = Limits(site.limits.array_size, lanes={asked: route(asked, site).room})
+    return make_batches(make_plan(workflow, resources=asked), Capabilities(), limits)[0]
 
 
 def test_every_golden_site_is_one_that_is_shipped(pytestconfig: pytest.Config) -> None:

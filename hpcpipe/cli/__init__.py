@@ -140,7 +140,7 @@ def resource_options(function: Any) -> Any:
         ("--prefer", "WHAT", "Of the queues that fit: the soonest or the cheapest."),
         ("--software", "NAME[>=VERSION]", "Software it needs, of the site's catalogue."),
         ("--requires", "WORD", "What its queue must offer: rhel9, avx512, a100."),
-        ("--pack", "N", "Tasks run one after another in each job or element."),
+        ("--pack", "N", "Tasks that share a job or element."),
         ("--throttle", "N", "Elements of an array that run at a time."),
         ("--scratch", "SIZE", "Node-local disk of a task."),
         ("--account", "NAME", "The account to charge."),

@@ -6,14 +6,16 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpcpipe.cli import run_option
 from hpcpipe.errors import ResultError, UsageError
 from hpcpipe.run import Run, find_run
+
+if TYPE_CHECKING:
+    from hpcpipe.explaining import Log
 
 
 @click.command()
@@ -52,9 +54,12 @@ def watch(run_folder: str | None) -> None:
 
 
 def _log_name(run: Run, task: Any) -> str | None:
+    from hpcpipe.explaining import log_of
+
     if task.place is None:
         return None
-    return str(run.rundir.log(task.place.batch.id, task.place.array_index))
+    batch, index = task.place.batch, task.place.array_index
+    return str(log_of(run.rundir, batch, task.node, task.key, index).path)
 
 
 @click.command()
@@ -81,36 +86,29 @@ def logs(
     task: str, lines: int | None, follow: bool, only_path: bool, run_folder: str | None
 ) -> None:
     """Print what a task wrote to its standard output and error."""
-    from hpcpipe.explaining import find_log, tail
+    from hpcpipe.explaining import find_log
 
     run = Run(find_run(run_folder))
-    path = find_log(run, task)
+    log = find_log(run, task)
     if only_path:
-        click.echo(path)
+        click.echo(log.path)
         return
-    if not path.exists() and not follow:
+    if not log.path.exists() and not follow:
         raise UsageError(f"{task}: has written nothing yet")
-    text = tail(path, lines) if lines is not None else _read(path)
-    click.echo(text, nl=bool(text) and not text.endswith("\n"))
+    whole = b"".join(log.lines())
+    text = whole if lines is None else b"".join(log.tail(lines))
+    click.echo(text.decode(errors="replace"), nl=bool(text) and not text.endswith(b"\n"))
     if follow:
-        _follow(run, task, path)
+        _follow(run, task, log, len(whole))
 
 
-def _read(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
-
-
-def _follow(run: Run, task: str, path: Path) -> None:
+def _follow(run: Run, task: str, log: Log, at: int) -> None:
     """Print what is added to a log until its task is no longer live."""
-    at = path.stat().st_size if path.exists() else 0
     ended = False
     while True:
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(at)
-                new = file.read()
-            at += len(new)
-            click.echo(new.decode(errors="replace"), nl=False)
+        new = b"".join(log.lines(at))
+        at += len(new)
+        click.echo(new.decode(errors="replace"), nl=False)
         if ended:
             return
         time.sleep(0.5)

@@ -187,7 +187,7 @@ def make_jobs(graph: Elements, arrays: Sequence[Array]) -> list[Job]:
             array.all,
             array.each,
             [(one, arrays[one].indices.index(index)) for one, index in array.one.items()],
-            graph.places[array.elements[0]][0].cpus or 1,
+            graph.cpus[array.elements[0]],
         )
         for array in arrays
     ]
@@ -207,14 +207,17 @@ def make_batch(graph: Elements, array: Array, can: Capabilities) -> Batch:
         Wait(one, element=index, relaxed=one in array.relaxed) for one, index in array.one.items()
     ]
     waits += [Wait(one, relaxed=one in array.relaxed) for one in array.all]
+    resources, _, strand = graph.places[array.elements[0]]
     return Batch(
         tuple(graph.nodes[number] for number in numbers),
         [index for _, index in tasks],
         array.indices if len(array.elements) > 1 else None,
-        graph.places[array.elements[0]][0],
+        resources,
         (*waits, *_standing(graph, array, can)),
         [numbers.index(number) for number, _ in tasks] if len(numbers) > 1 else None,
         starts,
+        max(graph.lanes[element] for element in array.elements),
+        strand,
     )
 
 

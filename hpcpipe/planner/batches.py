@@ -43,7 +43,7 @@ def make_batches(
     least = _least_pack(plan, size, limits)
 
     def pack(asked: Resources) -> int:
-        return max(least, limits.pack_of(asked))
+        return limits.pack_of(asked, least)
 
     exact: tuple[Batch, ...] = ()
     if not plan.irregular and all(pack(plan.asked(node)) == 1 for node in plan.nodes.values()):
@@ -54,7 +54,7 @@ def make_batches(
             return exact
     calls = min(limits.coarse_calls, limits.calls)
     with _uncollected():
-        graph = _elements(plan, seconds(), pack)
+        graph = _elements(plan, seconds(), pack, limits.lanes_of)
         if not len(graph):
             return ()
         found = coarsen(
@@ -78,17 +78,20 @@ def _uncollected() -> Iterator[None]:
 
 
 def _elements(
-    plan: Plan, seconds: Mapping[str, Sequence[float]], pack: Callable[[Resources], int]
+    plan: Plan,
+    seconds: Mapping[str, Sequence[float]],
+    pack: Callable[[Resources], int],
+    lanes: Callable[[Resources], int],
 ) -> Elements:
     """Make elements of what has to run; chains of tasks are one, where that costs no time.
 
     An element that is longer than its like keeps all waiting that waits for the whole of them.
     """
     singles = read_tasks(plan, seconds)
-    fused = join(singles, fuse=True, pack=pack)
+    fused = join(singles, fuse=True, pack=pack, lanes=lanes)
     if not any(len(tasks) > 1 for tasks in fused.tasks):
         return fused
-    single = join(singles, pack=pack)
+    single = join(singles, pack=pack, lanes=lanes)
     return fused if _by_level(fused) <= 1.01 * _by_level(single) else single
 
 

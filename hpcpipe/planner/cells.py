@@ -146,5 +146,5 @@ class Cells:
             self._layer[cells[0]],
             above,
             {cell: element for cell, element in lone.items() if element >= 0},
-            graph.places[ordered[0]][0].cpus or 1,
+            graph.cpus[ordered[0]],
         )

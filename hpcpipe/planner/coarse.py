@@ -114,7 +114,7 @@ class _Search:
         self.cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
         self._exact = [seconds or 1.0 for seconds in exact_makespans(graph, self.cores)]
         self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
-        self._many = len(graph) * max(place[0].cpus or 1 for place in set(graph.places))
+        self._many = len(graph) * max(graph.cpus)
         self._hard = [0.0] * len(self.cores)  # the latest ones
         self._most = _EFFORT + _EFFORT_EACH * len(graph)
         self._spent = 0
@@ -249,15 +249,12 @@ def likely_cores(graph: Elements, shares: Sequence[float] = _SHARES) -> list[int
 
     They are ``shares`` of its mean width: of what it keeps busy if there is no end of cores.
     """
-    work = sum(
-        seconds * (place[0].cpus or 1)
-        for seconds, place in zip(graph.seconds, graph.places, strict=True)
-    )
+    work = sum(seconds * cpus for seconds, cpus in zip(graph.seconds, graph.cpus, strict=True))
     width = work / (max(graph.below, default=0.0) or 1.0)
-    most = max((place[0].cpus or 1 for place in set(graph.places)), default=1)
+    most = max(graph.cpus, default=1)
     return sorted({max(most, round(share * width)) for share in shares})
 
 
 def _endless(graph: Elements) -> int:
     """Count so many cores that no element ever waits for one."""
-    return sum(place[0].cpus or 1 for place in graph.places)
+    return sum(graph.cpus)

@@ -1,8 +1,8 @@
 """The graph of what is to run, element by element, as the planner sees it.
 
-An element is one task, or several that run one after the other on the same cores: a pack of a node
-that asks for it, or a chain of tasks of which each needs only the one before. Everything is in
-columns, by element number; numbers ascend from node to node, upstream ones first.
+An element is a *strand*, that is, a task or a chain of tasks of which each needs only the one
+before; or it is a pack of strands, which run one after the other, or side by side in *lanes*.
+Everything is in columns, by element number; numbers ascend from node to node, upstream ones first.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ from dataclasses import dataclass
 
 from hpcpipe.model import Resources
 from hpcpipe.plan import IN_FLIGHT, RUN, NodePlan, Plan, is_static
-from hpcpipe.planner.batch import Standing
+from hpcpipe.planner.batch import Standing, span
 
-# What elements of one batch must share: resources, and whether sh or Python runs them.
-Place = tuple[Resources, bool]
+# What elements of one batch must share: resources, whether sh or Python runs them, and how many
+# tasks are in a strand, where that matters: where strands run side by side.
+Place = tuple[Resources, bool, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Elements:
-    """Columns by element: its tasks, place, seconds, parents; and what follows from those.
+    """Columns by element: its tasks, place, lanes, seconds, parents; and what follows from those.
 
     ``tasks`` are pairs of a node's number and a flat index in it. ``kinds`` tell elements of
-    different nodes apart. ``standing`` are jobs of earlier submissions to wait for, with the array
-    index, for the few elements that have any. ``depth`` counts the elements before it on the
-    longest way; ``below`` is the seconds from its start to the end of the longest way down.
+    different nodes apart. ``cpus`` are those of all lanes that there could be, as an element that
+    can have several has a machine to itself. ``standing`` are jobs of earlier submissions to wait
+    for, with the array index, for the few elements that have any. ``depth`` counts the elements
+    before it on the longest way; ``below`` is the seconds from its start to the end of the longest
+    way down.
     """
 
     nodes: tuple[NodePlan, ...]
     tasks: Sequence[Sequence[tuple[int, int]]]
     places: Sequence[Place]
     kinds: Sequence[tuple[int, ...]]
+    lanes: Sequence[int]
+    cpus: Sequence[int]
     seconds: Sequence[float]
     parents: Sequence[Sequence[int]]
     children: Sequence[Sequence[int]]
@@ -80,12 +85,12 @@ def read_tasks(plan: Plan, seconds: Mapping[str, Sequence[float]]) -> Singles:
         numbers = array("q", [-1]) * len(node.fates)
         number_of[node.node.name] = numbers
         column = seconds.get(node.node.name)
-        shared = (plan.asked(node), is_static(node.node))
+        shared = (plan.asked(node), is_static(node.node), 1)
         above = [(edge, plan.nodes[edge.upstream], number_of[edge.upstream]) for edge in node.edges]
         for index in node.to_run:
             element = numbers[index] = len(tasks)
             tasks.append((number, index))
-            places.append((plan.asked(node, index), shared[1]) if node.raised else shared)
+            places.append((plan.asked(node, index), *shared[1:]) if node.raised else shared)
             times.append(column[index] if column is not None else usual)
             mine: set[int] = set()
             for edge, upstream, theirs in above:
@@ -101,17 +106,20 @@ def read_tasks(plan: Plan, seconds: Mapping[str, Sequence[float]]) -> Singles:
 
 
 def join(
-    singles: Singles, *, fuse: bool = False, pack: Callable[[Resources], int] | None = None
+    singles: Singles,
+    *,
+    fuse: bool = False,
+    pack: Callable[[Resources], int] | None = None,
+    lanes: Callable[[Resources], int] = lambda _: 1,
 ) -> Elements:
     """Form elements of tasks.
 
     ``fuse`` joins chains of tasks with equal resources; ``pack`` says of what tasks ask for how
-    many neighbours of a node are joined.
+    many neighbours of a node are joined, and ``lanes`` how many of these run side by side.
     """
-    groups = list(_chains(singles)) if fuse else [[task] for task in range(len(singles.tasks))]
-    if pack:
-        groups = list(_packs(singles, groups, pack))
-    return _columns(singles, groups)
+    strands = list(_chains(singles)) if fuse else [[task] for task in range(len(singles.tasks))]
+    packs = list(_packs(singles, strands, pack)) if pack else [[strand] for strand in strands]
+    return _columns(singles, packs, lanes)
 
 
 def _chains(singles: Singles) -> Iterator[list[int]]:
@@ -136,29 +144,32 @@ def _chains(singles: Singles) -> Iterator[list[int]]:
 
 
 def _packs(
-    singles: Singles, groups: Sequence[list[int]], pack: Callable[[Resources], int]
-) -> Iterator[list[int]]:
+    singles: Singles, strands: Sequence[list[int]], pack: Callable[[Resources], int]
+) -> Iterator[list[list[int]]]:
     """Join neighbours of a node, or of a chain of nodes, so many as ``pack`` says."""
     tasks, places = singles.tasks, singles.places
-    joined: list[int] = []
+    joined: list[list[int]] = []
     kind: object = None
-    held = 0
-    for group in groups:
-        place = places[group[0]]
-        alike = (place, [tasks[task][0] for task in group])
-        if joined and (alike != kind or held >= pack(place[0])):
+    for strand in strands:
+        place = places[strand[0]]
+        alike = (place, [tasks[task][0] for task in strand])
+        if joined and (alike != kind or len(joined) >= pack(place[0])):
             yield joined
-            joined, held = [], 0
+            joined = []
         kind = alike
-        joined = joined + group
-        held += 1
+        joined.append(strand)
     if joined:
         yield joined
 
 
-def _columns(singles: Singles, groups: Sequence[Sequence[int]]) -> Elements:
+def _columns(
+    singles: Singles, packs: Sequence[Sequence[Sequence[int]]], most: Callable[[Resources], int]
+) -> Elements:
     tasks, times = singles.tasks, singles.seconds
     parents, standing = singles.parents, singles.standing
+    groups = [[task for strand in pack for task in strand] for pack in packs]
+    places = [singles.places[group[0]] for group in groups]
+    lanes = [min(most(place[0]), len(pack)) for place, pack in zip(places, packs, strict=True)]
     count = len(groups)
     of = array("q", bytes(8 * len(tasks)))
     for element, group in enumerate(groups):
@@ -175,7 +186,10 @@ def _columns(singles: Singles, groups: Sequence[Sequence[int]]) -> Elements:
         if standing and (found := {one for task in group for one in standing.get(task, ())}):
             waits[element] = frozenset(found)
     order = _topological(above, children)
-    seconds = [sum(times[task] for task in group) for group in groups]
+    seconds = [
+        span([sum([times[task] for task in strand]) for strand in pack], side_by_side)
+        for pack, side_by_side in zip(packs, lanes, strict=True)
+    ]
     depth = [0] * count
     below = [0.0] * count
     for element in order:
@@ -186,8 +200,13 @@ def _columns(singles: Singles, groups: Sequence[Sequence[int]]) -> Elements:
     return Elements(
         singles.nodes,
         [[tasks[task] for task in group] for group in groups],
-        [singles.places[group[0]] for group in groups],
+        [
+            (asked, static, len(pack[0]) if most(asked) > 1 else 1)
+            for (asked, static, _), pack in zip(places, packs, strict=True)
+        ],
         [tuple(dict.fromkeys(tasks[task][0] for task in group)) for group in groups],
+        lanes,
+        [asked.times(most(asked), 1).cpus or 1 for asked, *_ in places],
         seconds,
         above,
         children,

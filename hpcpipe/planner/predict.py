@@ -65,8 +65,9 @@ def predict(
         seconds = {name: [asked[name] or 0] * len(n.fates) for name, n in plan.nodes.items()}
         basis = "asked"
     graph = make_elements(plan, seconds)
-    cores = cores or likely_cores(graph, (1.0,))[0]
-    gone = simulate(jobs_of(batches, graph), cores, window=can.window)
+    jobs = jobs_of(batches, graph)
+    cores = cores or max(*likely_cores(graph, (1.0,)), *(job.cpus for job in jobs))
+    gone = simulate(jobs, cores, window=can.window)
     small = len(graph) <= _LARGE
     exact = exact_makespans(graph, [cores])[0] if small else None
     return Prediction(cores, gone.makespan, exact, gone.core_seconds, basis)
@@ -87,7 +88,7 @@ def _job(
 ) -> Job:
     tasks = [took[number[node.node.name], task] for node, task in batch.members()]
     if batch.starts is not None:
-        tasks = [sum(tasks[first:last]) for first, last in pairwise(batch.starts)]
+        tasks = [batch.span(tasks[first:last]) for first, last in pairwise(batch.starts)]
     whole, each, elements = [], [], []
     for wait in batch.waits:
         if isinstance(wait.on, Standing):
@@ -99,4 +100,4 @@ def _job(
         else:
             indices = batches[wait.on].indices
             elements.append((wait.on, 0 if indices is None else indices.index(wait.element)))
-    return Job(tasks, batch.indices or (0,), whole, each, elements, batch.resources.cpus or 1)
+    return Job(tasks, batch.indices or (0,), whole, each, elements, batch.cpus)

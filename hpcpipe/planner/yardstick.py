@@ -17,7 +17,7 @@ def exact_jobs(graph: Elements) -> list[Job]:
             [graph.seconds[element]],
             range(1),
             [number[parent] for parent in graph.parents[element]],
-            cpus=graph.places[element][0].cpus or 1,
+            cpus=graph.cpus[element],
         )
         for element in order
     ]
@@ -28,7 +28,7 @@ def exact_makespans(graph: Elements, cores: Sequence[int]) -> list[float]:
 
     Raises UsageError where an element asks for more cores than there are.
     """
-    sizes = {place[0].cpus or 1 for place in set(graph.places)}
+    sizes = set(graph.cpus)
     if len(sizes) != 1 or max(sizes) > min(cores):  # who fits where is another matter
         jobs = exact_jobs(graph)
         return [simulate(jobs, count).makespan for count in cores]

@@ -73,7 +73,9 @@ class Queue:
         Count | None, "Only jobs of so many machines; above 1, no task fits, as each takes one."
     ] = None
     max_scratch: Annotated[Memory | None, "The most node-local disk one task may ask for."] = None
-    exclusive: Annotated[Flag, "Whether a job gets, and pays for, whole machines."] = False
+    exclusive: Annotated[Flag, "Whether a job gets a whole machine, which tasks then share."] = (
+        False
+    )
     cpus_per_node: Annotated[
         Count | None, "Usable cpus of one machine; unset, where exclusive: max_cpus."
     ] = None

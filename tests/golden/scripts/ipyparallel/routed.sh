@@ -96,6 +96,12 @@ hold() {  # take the claim: of a task, or of a pack
   set +C
 }
 
+await() {  # a process, whatever signal comes meanwhile; leaves its status
+  wait "$1"
+  status=$?
+  while [ -n "$terminated" ] && kill -0 "$1" 2>/dev/null; do wait "$1"; status=$?; done
+}
+
 run() {  # the words of the command
   clock
   started=$now
@@ -103,9 +109,7 @@ run() {  # the words of the command
   (umask "$mask" && cd -- /data/here && exec "$@") &
   child=$!
   trap 'terminated=1; kill -TERM "$child" 2>/dev/null' TERM
-  wait "$child"
-  status=$?
-  while [ -n "$terminated" ] && kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done
+  await "$child"
 
   error="exit $status"
   if [ "$status" -eq 0 ] && made; then

@@ -1,0 +1,143 @@
+"""Elements of several tasks, by their real scripts: what runs at a time, and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+from fakes import Lab, finished, until
+
+from hpcpipe import each, task
+from hpcpipe.explaining import find_log
+from hpcpipe.node import Node
+from hpcpipe.outcome import append_outcome, scan_pack
+from hpcpipe.run import Run
+from hpcpipe.site import Queue
+
+SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
+Add = Callable[..., Node]
+
+# Says that it has begun, then waits, but not for ever, until it may go on.
+WAITING = """
+    echo "hello $1"; touch "began-$1"; tries=0
+    until [ -e go ] || [ $tries -gt 3000 ]; do tries=$((tries + 1)); sleep 0.01; done
+"""
+# Notes its beginning and its end; the first one waits until another has begun.
+NOTING = """
+    echo "+{name} $1" >>ran; tries=0
+    until [ "$(grep -c + ran)" -gt 1 ] || [ $tries -gt 1500 ]; do
+      tries=$((tries + 1)); sleep 0.01
+    done
+    echo "-{name} $1" >>ran
+"""
+
+
+def shell(script: str, n: int) -> None:
+    subprocess.run(["sh", "-c", script, "sh", str(n)], check=True)
+
+
+@pytest.fixture(params=["python", "command"])
+def add(request: pytest.FixtureRequest, lab: Lab) -> Add:
+    """Make four tasks of a script; a site where they have to share an element of two lanes."""
+    limits = replace(lab.site.limits, max_jobs=1)
+    queue = Queue(name="q", exclusive=True, max_cpus=4, max_gpus=4)
+    lab.site = replace(lab.site, limits=limits, queues=(queue,))
+
+    def add(script: str, name: str = "work", after: tuple[Node, ...] = (), gpus: int = 0) -> Node:
+        n, asked = each(range(4), axis="n"), {"cpus": 2, "gpus": gpus}
+        if request.param == "python":
+            call = task(**asked)(shell)  # type: ignore[call-overload]
+            node: Node = lab.workflow.add(call, script=script, n=n, name=name, after=after)
+            return node
+        words = ["sh", "-c", script, "sh", "{n}"]
+        return lab.workflow.command(words, n=n, name=name, after=after, resources=asked)
+
+    return add
+
+
+@pytest.mark.parametrize("sh", SHELLS, ids=lambda words: words[0])
+def test_two_lanes_keep_two_strands_running_each_in_its_order(
+    lab: Lab, add: Add, sh: list[str]
+) -> None:
+    add(NOTING.format(name="b"), "b", after=(add(NOTING.format(name="a"), "a"),))
+    lab.submit()
+    assert lab.run("a/0", shell=sh).status == 0
+    ran = Path("ran").read_text().splitlines()
+    assert len(ran) == 16
+    assert max(accumulate(1 if line[0] == "+" else -1 for line in ran)) == 2
+    for n in range(4):
+        assert ran.index(f"-a {n}") < ran.index(f"+b {n}")
+
+
+def test_told_to_end_those_that_run_are_recorded_as_terminated_and_no_more_begin(
+    lab: Lab, add: Add
+) -> None:
+    add(WAITING)
+    lab.submit()
+    with lab.start("work/0") as process:
+        until(lambda: len([*Path().glob("began-*")]) == 2)
+        process.terminate()
+        assert finished(process).status == 1
+    Path("go").touch()
+    began = {path.name[-1] for path in Path().glob("began-*")}
+    outcomes = {str(n): lab.outcome(f"work/{n}") for n in range(4)}
+    assert {n for n, outcome in outcomes.items() if outcome} == began
+    assert all(outcomes[n]["terminated"] and not outcomes[n]["ok"] for n in began)
+
+
+def test_of_a_killed_element_each_log_is_found_and_its_next_start_does_the_rest(
+    lab: Lab, add: Add
+) -> None:
+    add(WAITING)
+    run: Run = lab.submit()
+    with lab.start("work/0") as process:
+        until(lambda: len([*Path().glob("began-*")]) == 2)
+        os.killpg(process.pid, signal.SIGKILL)
+    logs = [find_log(run, f"work/{path.name[-1]}") for path in Path().glob("began-*")]
+    assert [log.path for log in logs] == [log.own for log in logs]
+    assert sorted(b"".join(log.lines()) for log in logs) == [b"hello 0\n", b"hello 1\n"]
+    Path("go").touch()
+    done = lab.run("work/0")
+    assert done.status == 0
+    assert sum(good for *_, good in lab.rundir.list_packs()) == 4
+    assert done.out.count(b"hpcpipe: task work ") == 4
+    assert not [*lab.rundir.logs.iterdir()]
+    logs[0].shared.write_bytes(done.out)  # as the scheduler would
+    assert [*find_log(run, "work/3").lines()] == [b"hello 3\n"]
+    assert [*find_log(run, "work/0").lines(2)] == [b"llo 0\n", b"hello 0\n"]  # of both starts
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [({}, ["0,1", "2,3"]), ({"CUDA_VISIBLE_DEVICES": "a,b,c,d"}, ["a,b", "c,d"])],
+)
+def test_each_lane_has_gpus_of_its_own(
+    lab: Lab, add: Add, given: dict[str, str], parts: list[str]
+) -> None:
+    add('echo "$CUDA_VISIBLE_DEVICES" >>seen\n' + NOTING.format(name="a"), gpus=2)
+    lab.submit()
+    assert lab.run("work/0", env=given).status == 0
+    assert sorted({*Path("seen").read_text().split()}) == parts
+
+
+def test_what_comes_after_an_outcome_that_was_cut_short_is_found(tmp_path: Path) -> None:
+    pack = tmp_path / "batch.0.pack"
+    keys = [f"{n:032}" for n in range(3)]
+    append_outcome(str(pack), keys[0], True, {}, pickle.dumps(0))
+    size = pack.stat().st_size
+    append_outcome(str(pack), keys[1], True, {}, pickle.dumps("x" * 500))
+    os.truncate(pack, size + 100)
+    append_outcome(str(pack), keys[2], False, {}, pickle.dumps(2))
+    assert [(key, good) for key, good, _ in scan_pack(str(pack))] == [
+        (keys[0], True),
+        (keys[2], False),
+    ]
+    assert [key for key, *_ in scan_pack(str(pack), size)] == [keys[2]]
