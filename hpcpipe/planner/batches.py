@@ -57,10 +57,10 @@ def make_batches(
         graph = _elements(plan, seconds(), pack)
         if not len(graph):
             return ()
-        found = coarsen(
+        arrays = coarsen(
             graph, capabilities, size, calls=calls, slack=limits.slack, cores=limits.cores
         )
-        batches = tuple(make_batch(graph, one, capabilities) for one in found.arrays)
+        batches = tuple(make_batch(graph, one, capabilities) for one in arrays)
     # Many exact arrays are better than few that wait for more, but for others as exact.
     return exact if exact and not _relaxed(exact) and _relaxed(batches) else batches
 

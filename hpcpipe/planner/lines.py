@@ -100,11 +100,16 @@ def make_lines(graph: Elements) -> list[Line]:
             if graph.parents[element]:
                 moved[element] = max(moved[parent] for parent in graph.parents[element])
         lines += [_line(graph, block), _line(graph, moved)]
-    urgent = sorted(graph.order, key=lambda element: -graph.below[element])
-    place = [0] * count
-    for at, element in enumerate(urgent):
-        place[element] = at * 48 // count
-    return [*lines, _line(graph, place)]
+    return lines
+
+
+def plain_line(graph: Elements) -> Line:
+    """Make the line for graphs that are not to be cut: by the longest way down, in equal blocks."""
+    count = len(graph)
+    block = [0] * count
+    for at, element in enumerate(sorted(graph.order, key=lambda element: -graph.below[element])):
+        block[element] = at * 48 // count
+    return _line(graph, block)
 
 
 def _line(graph: Elements, block: Sequence[int]) -> Line:
