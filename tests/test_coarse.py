@@ -18,6 +18,7 @@ from hpcpipe.plan import make_plan
 from hpcpipe.planner.arrays import Array, make_batch
 from hpcpipe.planner.coarse import coarsen, likely_cores
 from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.planner.lines import make_lines
 from hpcpipe.planner.makespan import makespan
 from hpcpipe.planner.predict import jobs_of
 from hpcpipe.planner.simulate import Job, simulate
@@ -168,6 +169,23 @@ def test_lineages_are_kept_apart_where_a_barrier_would_cost() -> None:
     assert cost(graph, whole) > 1.5
     assert len(apart) <= 12
     assert cost(graph, apart) < 1.15
+
+
+def test_lines_are_cut_between_all_lineages_after_one_needed_another() -> None:
+    # Sixteen of tasks, a merge and tasks below it; one task needs two of the merges.
+    tasks: list[tuple[float, int, Sequence[int]]] = []
+    merges: list[int] = []
+    for lineage in range(16):
+        first, width = len(tasks), 25 + lineage % 7
+        merges.append(first + width)
+        tasks += [(20.0, 1, ())] * width
+        tasks.append((1.0 + lineage, 1, range(first, first + width)))
+        tasks += [(3.0, 1, [merges[-1]])] * 3
+    tasks.append((3.0, 1, [merges[10], merges[14]]))
+    graph = elements(tasks)
+    merging = [element for element, parents in enumerate(graph.parents) if len(parents) > 2]
+    for line in make_lines(graph):
+        assert len({line.block[element] for element in merging}) == 16
 
 
 def cost(graph: Elements, arrays: Sequence[Array]) -> float:

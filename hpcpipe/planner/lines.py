@@ -14,6 +14,7 @@ from hpcpipe.planner.elements import Elements
 
 # Of the work, where a line is cut into blocks: evenly, and finely at the front.
 _SHARES = sorted({i / 48 for i in range(1, 49)} | {2 ** (-i / 2) for i in range(2, 16)})
+_WHOLE = 2**20  # what an element counts if it is cut off from all that it needs
 
 
 def make_layers(graph: Elements, calls: int) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -151,17 +152,18 @@ def _blocks(graph: Elements, order: Sequence[int]) -> list[int]:
     place = [0] * count
     for at, element in enumerate(order):
         place[element] = at
-    change = [0.0] * (count + 1)
-    for element in range(count):
-        parents = graph.parents[element]
-        for parent in parents:  # an element counts as one, however many it needs
-            change[place[parent] + 1] += 1 / len(parents)
-            change[place[element] + 1] -= 1 / len(parents)
+    change = [0] * (count + 1)
+    for element, parents in enumerate(graph.parents):
+        if parents:  # it counts the same however many these are; in integers, lest some be left
+            part = _WHOLE // len(parents)
+            for parent in parents:
+                change[place[parent] + 1] += part
+            change[place[element] + 1] -= part * len(parents)
     work = [0.0, *accumulate(graph.seconds[element] for element in order)]
-    breaks: list[tuple[int, float]] = []
+    breaks: list[tuple[int, int]] = []
     at, crossing = 1, change[0]
     for share in _SHARES:
-        best: tuple[float, int] | None = None
+        best: tuple[int, int] | None = None
         while at < count and work[at] <= share * work[-1]:
             crossing += change[at]
             if best is None or crossing < best[0]:
