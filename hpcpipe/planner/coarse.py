@@ -35,7 +35,7 @@ from hpcpipe.planner.sketch import Pairs, find_pairs, sketch
 from hpcpipe.planner.yardstick import exact_makespans
 
 # Effort is counted in what takes about a microsecond.
-_EFFORT = 2_600_000
+_EFFORT = 3_600_000
 _EFFORT_EACH = 400  # more, for every element
 _EFFORT_MOST = 7_500_000
 _SKETCH = 400
@@ -45,7 +45,7 @@ _WARMTH = 0.002  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
 _IDLE = 2000  # changes in turn that bring nothing: there may be no more to try
 _STARTS = 4  # patterns of cuts to begin with
-_SPARED = 0.9  # of what the least cost seen on so many cores is above that on others
+_SPARED = 0.6  # of what the least cost seen on so many cores is above that on others
 _SHARES = (0.25, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2, 4.5)
 
 
