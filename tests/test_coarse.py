@@ -16,8 +16,11 @@ from hpcpipe.graphs import from_networkx
 from hpcpipe.model import Capabilities
 from hpcpipe.plan import make_plan
 from hpcpipe.planner.arrays import Array, make_batch
+from hpcpipe.planner.batch import Limits
+from hpcpipe.planner.batches import make_batches
 from hpcpipe.planner.coarse import coarsen, likely_cores
 from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.planner.exact import make_exact
 from hpcpipe.planner.lines import make_lines
 from hpcpipe.planner.makespan import makespan
 from hpcpipe.planner.predict import jobs_of
@@ -169,6 +172,19 @@ def test_lineages_are_kept_apart_where_a_barrier_would_cost() -> None:
     assert cost(graph, whole) > 1.5
     assert len(apart) <= 12
     assert cost(graph, apart) < 1.15
+
+
+def test_a_forest_is_searched_where_exact_arrays_are_more_than_the_calls() -> None:
+    dice, graph = Random(0), networkx.DiGraph()
+    for number in range(200):
+        graph.add_node(number, seconds=dice.choice((1, 5)), node="task")
+        if number >= 40:
+            graph.add_edge(dice.randrange(number // 40 * 40 - 40, number // 40 * 40), number)
+    plan = make_plan(from_networkx(graph, "forest"))
+    exact = make_exact(plan, Capabilities(), Limits(calls=20))
+    assert len(exact) > 20
+    assert not any(wait.relaxed for batch in exact for wait in batch.waits)
+    assert len(make_batches(plan, Capabilities(), Limits(calls=20))) <= 20
 
 
 def test_lines_are_cut_between_all_lineages_after_one_needed_another() -> None:
