@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -73,6 +74,13 @@ class Edge(NamedTuple):
             return self.base[self.starts[index] : self.starts[index + 1]]
         first = self.base[index]
         return [first + offset for offset in self.offsets]
+
+    def needs(self) -> Iterator[tuple[int, Sequence[int]]]:
+        """Give each task that needs any, by its flat index, with what `parents` lists for it."""
+        if self.starts is None:
+            return ((index, self.parents(index)) for index in range(len(self.base)))
+        rows = enumerate(pairwise(self.starts))
+        return ((index, self.base[first:last]) for index, (first, last) in rows if first < last)
 
 
 def make_edge(

@@ -221,7 +221,7 @@ SINGLY = "; ".join(["a job"] * 4 + [f"b job all {i // 2}" for i in range(8)])
         (two_parents, BASIC, MANY,
          "a 0-2; b 0-1; c 0-2 each 0 element 0 of 1; c 0-2 each 0 element 1 of 1"),
         (two_parents, EACH_ONLY, MANY,
-         "a+1 0-3; a job; c 0-3 all 0 relaxed; c 2-3 each 0 all 1"),
+         "a+1 0-3; b job; c 0-2 each 0 all 1; c 0-2 all 0 relaxed"),
         (each_and_all, BASIC, MANY, "a 0-2; b 0-2 all 0"),
         (chained, BASIC, TEN,
          "a 0-9; a 0-9; a 0-4; b 0-9 each 0; b 0-9 each 1; b 0-4 each 2; c job all 3 all 4 all 5"),

@@ -15,10 +15,15 @@ import hpcpipe.planner.coarse
 from hpcpipe.graphs import from_networkx
 from hpcpipe.model import Capabilities
 from hpcpipe.plan import make_plan
-from hpcpipe.planner.arrays import Array, make_jobs
-from hpcpipe.planner.coarse import coarsen
-from hpcpipe.planner.elements import Elements, join, read_tasks
+from hpcpipe.planner.arrays import Array, make_batch
+from hpcpipe.planner.batch import Limits
+from hpcpipe.planner.batches import make_batches
+from hpcpipe.planner.coarse import coarsen, likely_cores
+from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.planner.exact import make_exact
+from hpcpipe.planner.lines import make_lines
 from hpcpipe.planner.makespan import makespan
+from hpcpipe.planner.predict import jobs_of
 from hpcpipe.planner.simulate import Job, simulate
 from hpcpipe.planner.yardstick import exact_jobs, exact_makespans
 
@@ -32,7 +37,7 @@ CAPABILITIES = [
 ]
 
 
-def elements(tasks: Sequence[tuple[float, int, Sequence[int]]], *, fuse: bool = True) -> Elements:
+def elements(tasks: Sequence[tuple[float, int, Sequence[int]]]) -> Elements:
     """Make a graph of tasks: the seconds of each, its cores, and those before that it waits for."""
     graph = networkx.DiGraph()
     for number, (seconds, cpus, parents) in enumerate(tasks):
@@ -40,7 +45,7 @@ def elements(tasks: Sequence[tuple[float, int, Sequence[int]]], *, fuse: bool = 
         graph.add_edges_from((parent, number) for parent in parents)
     flow = from_networkx(graph, "random")
     known = {name: node.seconds for name, node in flow.nodes.items() if node.seconds}
-    return join(read_tasks(make_plan(flow), known), fuse=fuse)
+    return make_elements(make_plan(flow), known)
 
 
 @st.composite
@@ -71,8 +76,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whatever_the_graph_every_element_runs_once_and_after_what_it_needs(
     graph: Elements, can: Capabilities, size: int, calls: int
 ) -> None:
-    coarse = coarsen(graph, can, size, calls=calls)
-    arrays = coarse.arrays
+    arrays = coarsen(graph, can, size, calls=calls)
     assert sorted(e for array in arrays for e in array.elements) == list(range(len(graph)))
     assert all(len(array.elements) <= size for array in arrays)
     assert len(arrays) <= allowed(graph, size, calls)
@@ -81,7 +85,7 @@ def test_whatever_the_graph_every_element_runs_once_and_after_what_it_needs(
     for cores in (4, 9, 1000):
         check_starts(graph, arrays, cores, can)
     again = coarsen(graph, can, size, calls=calls)
-    assert [array.elements for array in again.arrays] == [array.elements for array in arrays]
+    assert [array.elements for array in again] == [array.elements for array in arrays]
 
 
 def test_a_part_of_a_cell_may_have_no_partner_where_another_part_has() -> None:
@@ -89,18 +93,19 @@ def test_a_part_of_a_cell_may_have_no_partner_where_another_part_has() -> None:
         (1.0, []), (30.0, []), (7.0, [1]), (7.0, [0, 2]), (30.0, [1]), (7.0, [4]), (7.0, [4, 1]),
     ]  # fmt: skip
     graph = elements([(seconds, 1, parents) for seconds, parents in above])
-    arrays = coarsen(graph, Capabilities(), 2, calls=6).arrays
+    arrays = coarsen(graph, Capabilities(), 2, calls=6)
     check_starts(graph, arrays, 1000, Capabilities())
 
 
 def allowed(graph: Elements, size: int, calls: int) -> int:
-    """Say how many arrays there may be: so many calls, or what depths and sizes force."""
+    """Say how many arrays there may be: so many calls, or where depths and sizes force more, these
+    and a cut of each layer."""
     layers: dict[object, int] = {}
     for element in range(len(graph)):
         layer = graph.depth[element], graph.places[element]
         layers[layer] = layers.get(layer, 0) + 1
     forced = sum(ceil(count / size) for count in layers.values())
-    return max(calls, forced + max(0, min(len(layers), calls - len(layers))))
+    return calls if forced <= calls else forced + max(0, min(len(layers), calls - len(layers)))
 
 
 def check_array(array: Array, can: Capabilities) -> None:
@@ -114,9 +119,14 @@ def check_array(array: Array, can: Capabilities) -> None:
     assert can.element_dependency or not array.one
 
 
+def jobs_for(graph: Elements, arrays: Sequence[Array], can: Capabilities) -> list[Job]:
+    """Give arrays, as they are to be submitted, as the simulator takes them."""
+    return jobs_of([make_batch(graph, array, can) for array in arrays], graph)
+
+
 def check_starts(graph: Elements, arrays: Sequence[Array], cores: int, can: Capabilities) -> None:
     """Run the arrays in the simulator, and see that no element starts before all it needs."""
-    simulated = simulate(make_jobs(graph, arrays), cores, window=can.window)
+    simulated = simulate(jobs_for(graph, arrays, can), cores, window=can.window)
     order = [element for array in arrays for element in array.elements]
     start = dict(zip(order, simulated.starts, strict=True))
     for element in range(len(graph)):
@@ -129,7 +139,7 @@ def check_starts(graph: Elements, arrays: Sequence[Array], cores: int, can: Capa
 def test_the_makespan_is_what_the_simulator_says(
     graph: Elements, can: Capabilities, cores: int
 ) -> None:
-    jobs = make_jobs(graph, coarsen(graph, can, 12, calls=12, cores=100).arrays)
+    jobs = jobs_for(graph, coarsen(graph, can, 12, calls=12, cores=100), can)
     cores += 3
     expected = simulate(jobs, cores, window=can.window).makespan
     assert makespan(jobs, cores, window=can.window) == pytest.approx(expected)
@@ -159,7 +169,48 @@ def test_lineages_are_kept_apart_where_a_barrier_would_cost() -> None:
     graph = elements(tasks)
     whole = coarsen(graph, Capabilities(), 1000, calls=3)
     apart = coarsen(graph, Capabilities(), 1000, calls=12)
-    assert len(whole.arrays) == 3
-    assert whole.cost > 1.5
-    assert apart.cost < 1.15
-    assert len(apart.arrays) <= 12
+    assert len(whole) == 3
+    assert cost(graph, whole) > 1.5
+    assert len(apart) <= 12
+    assert cost(graph, apart) < 1.15
+
+
+def test_a_forest_is_searched_where_exact_arrays_are_more_than_the_calls() -> None:
+    dice, graph = Random(0), networkx.DiGraph()
+    for number in range(200):
+        graph.add_node(number, seconds=dice.choice((1, 5)), node="task")
+        if number >= 40:
+            graph.add_edge(dice.randrange(number // 40 * 40 - 40, number // 40 * 40), number)
+    plan = make_plan(from_networkx(graph, "forest"))
+    exact = make_exact(plan, Capabilities(), Limits(calls=20))
+    assert len(exact) > 20
+    assert not any(wait.relaxed for batch in exact for wait in batch.waits)
+    assert len(make_batches(plan, Capabilities(), Limits(calls=20))) <= 20
+
+
+def test_lines_are_cut_between_all_lineages_after_one_needed_another() -> None:
+    # Sixteen of tasks, a merge and tasks below it; one task needs two of the merges.
+    tasks: list[tuple[float, int, Sequence[int]]] = []
+    merges: list[int] = []
+    for lineage in range(16):
+        first, width = len(tasks), 25 + lineage % 7
+        merges.append(first + width)
+        tasks += [(20.0, 1, ())] * width
+        tasks.append((1.0 + lineage, 1, range(first, first + width)))
+        tasks += [(3.0, 1, [merges[-1]])] * 3
+    tasks.append((3.0, 1, [merges[10], merges[14]]))
+    graph = elements(tasks)
+    merging = [element for element, parents in enumerate(graph.parents) if len(parents) > 2]
+    for line in make_lines(graph):
+        assert len({line.block[element] for element in merging}) == 16
+
+
+def cost(graph: Elements, arrays: Sequence[Array]) -> float:
+    """Say how much longer arrays take than exact dependencies, on few to unlimited cores at worst.
+
+    1.02 is two per cent.
+    """
+    cores = [*likely_cores(graph), 1000]
+    jobs = jobs_for(graph, arrays, Capabilities())
+    exact = exact_makespans(graph, cores)
+    return max(makespan(jobs, n) / seconds for n, seconds in zip(cores, exact, strict=True))

@@ -9,7 +9,6 @@ from heapq import heapify, heappop, heappush
 from hpcpipe.model import Capabilities
 from hpcpipe.planner.batch import Batch, Standing, Wait
 from hpcpipe.planner.elements import Elements
-from hpcpipe.planner.simulate import Job
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,21 +175,6 @@ def _array(
         if not exact:
             relaxed.add(number)
     return Array(elements, indices, sorted(whole), each, one, frozenset(relaxed))
-
-
-def make_jobs(graph: Elements, arrays: Sequence[Array]) -> list[Job]:
-    """Give arrays as the simulator takes them."""
-    return [
-        Job(
-            [graph.seconds[element] for element in array.elements],
-            array.indices,
-            array.all,
-            array.each,
-            [(one, arrays[one].indices.index(index)) for one, index in array.one.items()],
-            graph.cpus[array.elements[0]],
-        )
-        for array in arrays
-    ]
 
 
 def make_batch(graph: Elements, array: Array, can: Capabilities) -> Batch:

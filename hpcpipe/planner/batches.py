@@ -50,19 +50,23 @@ def make_batches(
         exact = make_exact(plan, capabilities, limits)
         # Where there are many nodes, tasks of several may share an array.
         few = min(len(exact), len(plan.nodes)) <= limits.coarse_calls
-        if (few and not _relaxed(exact)) or plan.count(RUN) > _LARGE:
+        if plan.count(RUN) > _LARGE:
+            return exact
+        if _relaxed(exact) or len(exact) > max(limits.calls, _forced(plan, size)):
+            exact = ()
+        elif few:
             return exact
     calls = min(limits.coarse_calls, limits.calls)
     with _uncollected():
         graph = _elements(plan, seconds(), pack, limits.lanes_of)
         if not len(graph):
             return ()
-        found = coarsen(
+        arrays = coarsen(
             graph, capabilities, size, calls=calls, slack=limits.slack, cores=limits.cores
         )
-        batches = tuple(make_batch(graph, one, capabilities) for one in found.arrays)
+        batches = tuple(make_batch(graph, one, capabilities) for one in arrays)
     # Many exact arrays are better than few that wait for more, but for others as exact.
-    return exact if exact and not _relaxed(exact) and _relaxed(batches) else batches
+    return exact if exact and _relaxed(batches) else batches
 
 
 @contextmanager
@@ -101,6 +105,11 @@ def _by_level(graph: Elements) -> float:
     for depth, seconds in zip(graph.depth, graph.seconds, strict=True):
         longest[depth] = max(seconds, longest.get(depth, 0.0))
     return sum(longest.values())
+
+
+def _forced(plan: Plan, size: int) -> int:
+    """Count the arrays that it takes because of their size."""
+    return sum(ceil(node.fates.count(RUN) / size) for node in plan.nodes.values())
 
 
 def _relaxed(batches: Sequence[Batch]) -> bool:

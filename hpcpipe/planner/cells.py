@@ -15,6 +15,7 @@ from math import ceil
 
 from hpcpipe.planner.cuts import Cuts
 from hpcpipe.planner.elements import Elements
+from hpcpipe.planner.lines import Line
 
 _KEPT = 2_000_000  # of what chunks are made of; then they are forgotten, for memory's sake
 
@@ -40,11 +41,11 @@ class Cells:
     def __init__(
         self,
         graph: Elements,
-        block: Sequence[int],
+        line: Line,
         layer_of: Sequence[int],
         size: int,
     ) -> None:
-        self.blocks = max(block, default=0) + 1
+        self.line, self.blocks = line, len(line.work)
         self.layers = max(layer_of, default=0) + 1
         self._graph, self._size = graph, size
         self._layer: list[int] = []
@@ -54,10 +55,10 @@ class Cells:
         self._ranked = sorted(range(len(graph)), key=lambda element: -graph.below[element])
         cell_of = [0] * len(graph)
         for rank, element in enumerate(self._ranked):
-            layer = layer_of[element]
+            layer, block = layer_of[element], line.block[element]
             numbers = self._number[layer]
-            if (cell := numbers.get(block[element], -1)) < 0:
-                cell = numbers[block[element]] = len(self._elements)
+            if (cell := numbers.get(block, -1)) < 0:
+                cell = numbers[block] = len(self._elements)
                 self._elements.append([])
                 self._layer.append(layer)
             self._elements[cell].append(element)

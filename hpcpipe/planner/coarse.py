@@ -11,7 +11,8 @@ but each level then waits for the slowest element of the one above. Between the 
 * Which layers to cut, and where, and in which order the blocks should stand, is found by trying.
   Every try is *sketched*: as arrays of cells, what a layer and a block have in common. How long
   these would take is found for several numbers of cores, and judged by the makespan of exact
-  dependencies, longest path first. Only the best one is laid out, element by element.
+  dependencies, longest path first, and by the least that was seen to be had there. Only the best
+  one is laid out, element by element.
 """
 
 from __future__ import annotations
@@ -27,36 +28,25 @@ from hpcpipe.planner.arrays import Array, lay_out
 from hpcpipe.planner.cells import Cells
 from hpcpipe.planner.cuts import Cuts, changed
 from hpcpipe.planner.elements import Elements
-from hpcpipe.planner.lines import make_layers, make_lines
+from hpcpipe.planner.lines import make_layers, make_lines, plain_line
 from hpcpipe.planner.makespan import makespan
 from hpcpipe.planner.simulate import Job
-from hpcpipe.planner.sketch import find_pairs, sketch
+from hpcpipe.planner.sketch import Pairs, find_pairs, sketch
 from hpcpipe.planner.yardstick import exact_makespans
 
 # Effort is counted in what takes about a microsecond.
-_EFFORT = 4_500_000
-_EFFORT_EACH = 150  # more, for every element
+_EFFORT = 3_600_000
+_EFFORT_EACH = 400  # more, for every element
+_EFFORT_MOST = 7_500_000
 _SKETCH = 400
 _LEAST = 4  # tries, however large the graph
 _MOST_EACH = 20  # tries for every element: there is no more to find in a small graph
-_WARMTH = 0.03  # by how much a change may be for the worse, at first
+_WARMTH = 0.002  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
 _IDLE = 2000  # changes in turn that bring nothing: there may be no more to try
 _STARTS = 4  # patterns of cuts to begin with
-_SHARES = (0.25, 0.35, 0.45, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Coarse:
-    """Arrays that keep all dependencies, and the makespan they are predicted to cost.
-
-    ``cost`` is beside that of exact dependencies: 1.02 is two per cent longer, at worst over the
-    numbers of ``cores`` tried.
-    """
-
-    arrays: Sequence[Array]
-    cost: float
-    cores: Sequence[int]
+_SPARED = 0.6  # of what the least cost seen on so many cores is above that on others
+_SHARES = (0.25, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2, 4.5)
 
 
 def coarsen(
@@ -67,26 +57,38 @@ def coarsen(
     calls: int,
     slack: float = 0.02,
     cores: int | None = None,
-) -> Coarse:
+) -> list[Array]:
     """Find at most ``calls`` arrays of at most ``size`` elements, and as few as slack lets.
 
     ``slack`` is the part by which the makespan may be longer than with exact dependencies. Where
     ``cores`` are not known, numbers about the graph's mean width are tried, and as many as there
     are elements. A graph that is deeper than ``calls`` takes an array a level.
     """
-    search = _Search(graph, can, size, calls, slack, cores)
-    best = search.run()
-    arrays = lay_out(graph, search.parts(best.cuts), can, size)
-    return Coarse(arrays, max(best.costs), search.cores)
+    layers, layer_of = make_layers(graph, calls, size)
+    plain = Cells(graph, plain_line(graph), layer_of, size)
+    cuts = Cuts(0, tuple(range(plain.blocks)), ((),) * len(layers))
+    least = plain.count(plain.split(cuts))
+    # Where the size of arrays forces more than there are calls, each layer may yet be cut once.
+    spare = max(0, min(len(layers), calls - len(layers)))
+    most = calls if least <= calls else least + spare
+    cells = [plain]
+    if most > least:
+        cells += [Cells(graph, line, layer_of, size) for line in make_lines(graph)]
+        pairs = find_pairs(graph, layer_of) if can.elementwise else {}
+        depths = [layer[0] for layer in layers]
+        cuts = _Search(graph, can, cells, depths, pairs, most, slack, cores).run(cuts)
+    chosen = cells[cuts.line]
+    parts = [chunk.elements for chunk in chosen.chunks(chosen.split(cuts))]
+    return lay_out(graph, parts, can, size)
 
 
 @dataclass(frozen=True, eq=False)
 class _Try:
-    """Cuts that were tried, and what came of it; ``rank`` is the less the better."""
+    """Cuts that were tried, and what came of it."""
 
-    rank: tuple[float, ...]
-    costs: Sequence[float]  # by number of cores
     cuts: Cuts
+    calls: int
+    costs: Sequence[float]  # by number of cores, beside exact dependencies: 1.02 is 2 % longer
 
 
 class _Search:
@@ -94,71 +96,60 @@ class _Search:
         self,
         graph: Elements,
         can: Capabilities,
-        size: int,
+        cells: Sequence[Cells],  # by line
+        depths: Sequence[int],  # by layer
+        pairs: Pairs,
         calls: int,
         slack: float,
         cores: int | None,
     ) -> None:
-        self.graph, self._can, self._size, self._slack = graph, can, size, slack
-        layers, layer_of = make_layers(graph, calls)
-        self._depths = [layer[0] for layer in layers]
-        self._lines = make_lines(graph)
-        self._pairs = find_pairs(graph, layer_of) if can.elementwise else {}
-        self._cells = [Cells(graph, line.block, layer_of, size) for line in self._lines]
-        last = len(self._cells) - 1  # by urgency alone: best if there are to be no cuts
-        self._first = Cuts(last, tuple(range(self._cells[last].blocks)), ((),) * len(layers))
-        least = self._cells[last].count(self._cells[last].split(self._first))
-        # Where the size of arrays forces more, each layer may yet be cut once.
-        self._calls = max(calls, least, least + min(len(layers), calls - len(layers)))
-        self._room = self._calls - least  # calls left for cuts
-        self.cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
-        self._exact = [seconds or 1.0 for seconds in exact_makespans(graph, self.cores)]
-        self._least = [1.0] * len(self.cores)  # of the costs seen, by number of cores
-        self._many = len(graph) * max(graph.cpus)
-        self._hard = [0.0] * len(self.cores)  # the latest ones
-        self._most = _EFFORT + _EFFORT_EACH * len(graph)
+        self._can, self._cells, self._depths, self._pairs = can, cells, depths, pairs
+        self._calls, self._slack = calls, slack
+        self._cores = [cores] if cores else [*likely_cores(graph), _endless(graph)]
+        self._exact = [seconds or 1.0 for seconds in exact_makespans(graph, self._cores)]
+        self._best = [inf] * len(self._cores)  # the least cost seen, by number of cores
+        self._spared = [0.0] * len(self._cores)  # of a cost, what is not counted
+        self._hard = [0.0] * len(self._cores)  # the latest cost, less that
+        self._many = _endless(graph)
+        self._elements = len(graph)
+        self._most = min(_EFFORT + _EFFORT_EACH * len(graph), _EFFORT_MOST)
         self._spent = 0
-        self._glance = len(layers) * self._cells[last].blocks // 8  # at cuts
+        self._glance = len(depths) * cells[0].blocks // 8  # at cuts
         self._done: set[object] = set()
         self._random = random.Random(0)  # the same graph has the same plan, always
 
-    def run(self) -> _Try:
+    def run(self, uncut: Cuts) -> Cuts:
         """Search: first patterns of cuts, then whatever makes the best of these better."""
-        best = self._try(self._first, inf)
+        best = self._try(uncut, inf)
         assert best is not None
-        if max(best.costs) <= 1 + self._slack / 4 or not self._room:
-            return best
+        if max(best.costs) <= 1 + self._slack / 4:
+            return uncut
         tried = [best]
         for cuts in self._patterns():
             # Worth a full look only where it may become one of those to begin with.
-            worst = tried[_STARTS - 1].rank[0] if len(tried) >= _STARTS else inf
+            worst = self._rank(tried[_STARTS - 1])[0] if len(tried) >= _STARTS else inf
             if found := self._try(cuts, worst):
-                tried = sorted([*tried, found], key=lambda one: one.rank)[:_STARTS]
+                tried = sorted([*tried, found], key=self._rank)[:_STARTS]
         if found := self._widened(tried[0]):
             tried[-1] = found
         for number, start in enumerate(tried):
             share = (self._most - self._spent) // (len(tried) - number)
-            best = min(best, self._climb(start, self._spent + share), key=lambda one: one.rank)
-        return best
+            best = min(best, self._climb(start, self._spent + share), key=self._rank)
+        return best.cuts
 
     def _widened(self, start: _Try) -> _Try | None:
         """Change cuts for the sake of unlimited cores alone, which is quickly done."""
-        widest = self.cores.index(max(self.cores))
-        if self.cores[widest] < self._many or start.costs[widest] <= 1 + self._slack / 2:
+        widest = self._cores.index(max(self._cores))
+        if self._cores[widest] < self._many or start.costs[widest] <= 1 + self._slack / 2:
             return None
         first = self._try(start.cuts, inf, (widest,))
         assert first is not None
         wide = self._climb(first, self._spent + self._most // 5, (widest,))
         return self._try(wide.cuts, inf)
 
-    def parts(self, cuts: Cuts) -> list[Sequence[int]]:
-        """Give the elements of each array that cuts leave."""
-        cells = self._cells[cuts.line]
-        return [chunk.elements for chunk in cells.chunks(cells.split(cuts))]
-
     def _ended(self, effort: int) -> bool:
         tries = len(self._done)
-        most = _MOST_EACH * len(self.graph)
+        most = _MOST_EACH * self._elements
         return tries >= most or (self._spent >= effort and tries >= _LEAST)
 
     def _try(self, cuts: Cuts, limit: float, among: Sequence[int] | None = None) -> _Try | None:
@@ -181,43 +172,80 @@ class _Search:
         self._done.add(key)
         jobs = sketch(chunks, self._pairs, self._can)
         self._spent += _SKETCH + sum([len(chunk.above) for chunk in chunks]) // 8
-        costs = list(self._least)
-        # What cost most before is likely to do so again, and may save the rest.
-        looked_at = range(len(costs)) if among is None else among
-        for at in sorted(looked_at, key=lambda at: (self.cores[at] < self._many, -self._hard[at])):
-            made = makespan(jobs, self.cores[at], window=self._can.window)
+        # At best as long as with exact dependencies, as far as was seen.
+        costs = [min(1.0, best) for best in self._best]
+        for at, made in self._makespans(jobs, among or range(len(costs))):
             costs[at] = made / self._exact[at]
-            self._spent += self._effort(jobs) if self.cores[at] < self._many else 0
-            self._hard[at] = costs[at]
-            if _mark(costs) > limit:
+            self._see(at, costs[at])
+            if self._mark(costs) > limit:
                 return None
-        self._least = [min(pair) for pair in zip(costs, self._least, strict=True)]
-        # Fewer calls count only among those that are good enough.
-        mark = _mark(costs)
-        rank = (round(max(mark, 1 + self._slack / 2), 4), len(jobs), mark)
-        return _Try(rank, costs, cuts)
+        return _Try(cuts, len(jobs), costs)
+
+    def _makespans(self, jobs: Sequence[Job], among: Sequence[int]) -> Iterator[tuple[int, float]]:
+        """Give the makespans on some of the numbers of cores, and which these are.
+
+        What cost most before is likely to do so again, and may save the rest. Where fewer cores
+        are as good as unlimited ones, no more are looked at.
+        """
+        shortest, enough = 0.0, inf
+        for at in sorted(among, key=lambda at: (self._cores[at] < self._many, -self._hard[at])):
+            made, cores = shortest, self._cores[at]
+            if cores >= self._many:
+                made = shortest = makespan(jobs, cores, window=self._can.window)
+            elif cores < enough:
+                made = makespan(jobs, cores, window=self._can.window)
+                self._spent += self._effort(jobs)
+                if made <= shortest:
+                    enough = cores
+            yield at, made
+
+    def _rank(self, one: _Try) -> tuple[float, ...]:
+        """Say how good a try is, the less the better, beside all that were seen so far.
+
+        Fewer calls count only among those that are good enough.
+        """
+        mark = self._mark(one.costs)
+        return round(max(mark, 1 + self._slack / 2), 4), one.calls, mark
+
+    def _see(self, at: int, cost: float) -> None:
+        """Take note of a cost: whether there was none so low, and how much is too much."""
+        if cost < self._best[at]:
+            self._best[at] = cost
+            lowest = min(self._best)
+            self._spared = [_SPARED * (best - lowest) for best in self._best]
+        self._hard[at] = cost - self._spared[at]
+
+    def _mark(self, costs: Sequence[float]) -> float:
+        """Weigh costs: the cube root of the mean cube of what they are above 1, so the worst most.
+
+        Where even the lowest cost seen is high, most of that is spared: it cannot be helped.
+        """
+        above = [
+            max(0.0, cost - 1 - spare) for cost, spare in zip(costs, self._spared, strict=True)
+        ]
+        return 1 + cbrt(sum([one**3 for one in above]) / len(above))
 
     def _effort(self, jobs: Sequence[Job]) -> int:
         """Say what it takes to simulate: most where elements go along with one another."""
         if len({job.cpus for job in jobs}) > 1:
-            return len(self.graph)
+            return self._elements
         along = sum([len(job.seconds) for job in jobs if job.each])
-        return len(self.graph) // 5 + along
+        return self._elements // 5 + along
 
     def _patterns(self) -> Iterator[Cuts]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""
         ranges = combinations_with_replacement(sorted(set(self._depths)), 2)
         # Equal pieces, or larger ones the later they are urgent.
-        choices = list(product(range(len(self._lines)), (1.0, 1.5), ranges))
+        choices = list(product(range(len(self._cells)), (1.0, 1.5), ranges))
         self._random.shuffle(choices)
         for number, growth, (first, last) in choices:
             if self._spent > self._most * 2 // 5:
                 return
-            line, cells = self._lines[number], self._cells[number]
+            cells = self._cells[number]
             for count in _PIECES:
-                pieces = line.pieces(count, growth)
+                pieces = cells.line.pieces(count, growth)
                 at = tuple(pieces if first <= depth <= last else () for depth in self._depths)
-                cuts = Cuts(number, tuple(range(len(line.work))), at)
+                cuts = Cuts(number, tuple(range(cells.blocks)), at)
                 self._spent += self._glance
                 if cells.count(cells.split(cuts)) <= self._calls:
                     yield cuts
@@ -230,18 +258,13 @@ class _Search:
         idle = 0
         while not self._ended(until) and idle < _IDLE:
             warmth = _WARMTH * max(0, until - self._spent) / max(1, until - began)
-            limit = here.rank[0] + warmth * self._random.random()
+            limit = self._rank(here)[0] + warmth * self._random.random()
             found = self._try(changed(here.cuts, self._depths, self._random), limit, among)
             idle = idle + 1 if found is None else 0
-            if found and (found.rank <= here.rank or found.rank[0] <= limit):
+            if found and self._rank(found) <= max(self._rank(here), (limit, inf)):
                 here = found
-                best = min(best, here, key=lambda one: one.rank)
+                best = min(best, here, key=self._rank)
         return best
-
-
-def _mark(costs: Sequence[float]) -> float:
-    """Weigh costs: the cube root of the mean cube of what they are above 1, so the worst most."""
-    return 1 + cbrt(sum([max(0.0, cost - 1) ** 3 for cost in costs]) / len(costs))
 
 
 def likely_cores(graph: Elements, shares: Sequence[float] = _SHARES) -> list[int]:

@@ -86,22 +86,27 @@ def read_tasks(plan: Plan, seconds: Mapping[str, Sequence[float]]) -> Singles:
         number_of[node.node.name] = numbers
         column = seconds.get(node.node.name)
         shared = (plan.asked(node), is_static(node.node), 1)
-        above = [(edge, plan.nodes[edge.upstream], number_of[edge.upstream]) for edge in node.edges]
-        for index in node.to_run:
-            element = numbers[index] = len(tasks)
+        first = len(tasks)
+        for element, index in enumerate(node.to_run, first):
+            numbers[index] = element
             tasks.append((number, index))
             places.append((plan.asked(node, index), *shared[1:]) if node.raised else shared)
             times.append(column[index] if column is not None else usual)
-            mine: set[int] = set()
-            for edge, upstream, theirs in above:
-                for parent in edge.parents(index):
+            parents.append([])
+        for edge in node.edges:
+            upstream, theirs = plan.nodes[edge.upstream], number_of[edge.upstream]
+            for index, needed in edge.needs():
+                if (element := numbers[index]) < 0:  # it does not run
+                    continue
+                for parent in needed:
                     if upstream.fates[parent] == RUN:
-                        mine.add(theirs[parent])
+                        parents[element].append(theirs[parent])
                     elif upstream.fates[parent] == IN_FLIGHT:
                         place = upstream.in_flight[parent]
                         at = -1 if place.index is None else place.index
                         standing.setdefault(element, set()).add((Standing(place.job), at))
-            parents.append(sorted(mine))
+        for element in range(first, len(tasks)):
+            parents[element] = sorted(set(parents[element]))
     return Singles(nodes, tasks, places, times, parents, standing)
 
 

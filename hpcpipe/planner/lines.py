@@ -6,28 +6,32 @@ See `hpcpipe.planner.coarse`, whose search these are made for.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import ceil
 
 from hpcpipe.planner.elements import Elements
 
 # Of the work, where a line is cut into blocks: evenly, and finely at the front.
 _SHARES = sorted({i / 48 for i in range(1, 49)} | {2 ** (-i / 2) for i in range(2, 16)})
+_WHOLE = 2**20  # what an element counts if it is cut off from all that it needs
 
 
-def make_layers(graph: Elements, calls: int) -> tuple[list[tuple[int, ...]], list[int]]:
+def make_layers(graph: Elements, calls: int, size: int) -> tuple[list[tuple[int, ...]], list[int]]:
     """Put elements into layers; return what tells the layers apart, and each element's layer.
 
     Kinds share a layer where their parents do, unless they pair one to one with those of a kind:
-    so they can stay aligned. Where that makes more layers than calls, all kinds share it.
+    so they can stay aligned. Where that makes more arrays than calls, all kinds share it.
     """
     # What waits for jobs of an earlier submission should not make others wait for them, too.
     places = [(place, element in graph.standing) for element, place in enumerate(graph.places)]
     numbers = {place: number for number, place in enumerate(dict.fromkeys(places))}
     base = [(depth, numbers[place]) for depth, place in zip(graph.depth, places, strict=True)]
     fine = _by_kind(graph, base)
-    keys: Sequence[tuple[int, ...]] = fine if len(set(fine)) <= calls else base
+    forced = sum([ceil(count / size) for count in Counter(fine).values()])
+    keys: Sequence[tuple[int, ...]] = fine if forced <= calls else base
     layers = sorted(set(keys))
     number = {key: at for at, key in enumerate(layers)}
     return layers, [number[key] for key in keys]
@@ -100,11 +104,16 @@ def make_lines(graph: Elements) -> list[Line]:
             if graph.parents[element]:
                 moved[element] = max(moved[parent] for parent in graph.parents[element])
         lines += [_line(graph, block), _line(graph, moved)]
-    urgent = sorted(graph.order, key=lambda element: -graph.below[element])
-    place = [0] * count
-    for at, element in enumerate(urgent):
-        place[element] = at * 48 // count
-    return [*lines, _line(graph, place)]
+    return lines
+
+
+def plain_line(graph: Elements) -> Line:
+    """Make the line for graphs that are not to be cut: by the longest way down, in equal blocks."""
+    count = len(graph)
+    block = [0] * count
+    for at, element in enumerate(sorted(graph.order, key=lambda element: -graph.below[element])):
+        block[element] = at * 48 // count
+    return _line(graph, block)
 
 
 def _line(graph: Elements, block: Sequence[int]) -> Line:
@@ -146,17 +155,18 @@ def _blocks(graph: Elements, order: Sequence[int]) -> list[int]:
     place = [0] * count
     for at, element in enumerate(order):
         place[element] = at
-    change = [0.0] * (count + 1)
-    for element in range(count):
-        parents = graph.parents[element]
-        for parent in parents:  # an element counts as one, however many it needs
-            change[place[parent] + 1] += 1 / len(parents)
-            change[place[element] + 1] -= 1 / len(parents)
+    change = [0] * (count + 1)
+    for element, parents in enumerate(graph.parents):
+        if parents:  # it counts the same however many these are; in integers, lest some be left
+            part = _WHOLE // len(parents)
+            for parent in parents:
+                change[place[parent] + 1] += part
+            change[place[element] + 1] -= part * len(parents)
     work = [0.0, *accumulate(graph.seconds[element] for element in order)]
-    breaks: list[tuple[int, float]] = []
+    breaks: list[tuple[int, int]] = []
     at, crossing = 1, change[0]
     for share in _SHARES:
-        best: tuple[float, int] | None = None
+        best: tuple[int, int] | None = None
         while at < count and work[at] <= share * work[-1]:
             crossing += change[at]
             if best is None or crossing < best[0]:
