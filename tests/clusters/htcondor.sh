@@ -7,30 +7,10 @@
 #     tests/clusters/htcondor.sh down [--wipe]     stop what `up` started; --wipe also forgets its jobs
 #
 # Standard output carries only the `export` line a client needs. README.rst here has the rest.
-set -euo pipefail
-umask 022
-
-here=$(realpath "$(dirname "$0")")
-dir=$(realpath -ms "${HPCPIPE_TEST_HTCONDOR_DIR:-/tmp/hpcpipe-htcondor}")
-user=${HPCPIPE_TEST_USER:-hpcpipe}
-patience=${HPCPIPE_TEST_WAIT:-60} # seconds that any one daemon gets to answer
-root=$dir/root                    # what is in Debian 13's packages
+. "$(dirname "$0")/common.sh"
+root=$dir/root # what is in Debian 13's packages
 export CONDOR_CONFIG=$dir/etc/condor_config # never /etc/condor, which may be somebody's
 export PATH=$dir/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-
-say() { printf 'htcondor.sh: %s\n' "$*" >&2; }
-die() { say "$1"; exit 1; }
-fail() { say "$1"; tail -n 12 "${@:2}" >&2 || true; exit 1; } # fail WHAT LOG...
-
-# await WHAT LOG COMMAND...: until the command succeeds, or patience ends.
-await() {
-    local what=$1 log=$2 deadline=$((SECONDS + patience))
-    shift 2
-    until "$@" >"$dir/log/await.log" 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "$what after $patience s" "$log" "$dir/log/await.log"
-        sleep 0.1
-    done
-}
 
 # Debian 12 has no package of it. Those of Debian 13, and all that they need, are fetched by an apt
 # with lists of its own, from where this machine has Debian from.
@@ -108,11 +88,11 @@ master() {
 }
 
 # At once, for only so are its jobs left to run: else they are taken back to wait.
-stop_schedd() {
+halt() {
     tell condor_off -fast -daemon schedd
     await "schedd does not end" "$dir/log/SchedLog" schedd_is_gone
 }
-start_schedd() {
+resume() {
     tell condor_on -daemon schedd
     await "schedd is silent" "$dir/log/SchedLog" schedd_answers
 }
@@ -121,14 +101,11 @@ tell() {
 }
 
 up() {
-    mkdir -p "$dir/log" && touch "$dir/made-by-htcondor.sh"
+    begin
     install_packages
-    id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     id condor >/dev/null 2>&1 || useradd --system -d /nonexistent -s /usr/sbin/nologin condor
     write_config
     start_daemons
-    "$here/attend.sh" begin "$here/htcondor.sh" "$dir" "$user"
-    status
 }
 
 status() {
@@ -142,7 +119,6 @@ status() {
 
 down() {
     [ -e "$CONDOR_CONFIG" ] || return 0
-    "$here/attend.sh" end "$here/htcondor.sh" "$dir" "$user"
     if schedd_answers >/dev/null 2>&1; then # jobs first: they would run again after the next `up`
         timeout 20 condor_rm -all >/dev/null 2>&1 || true
         for _ in {1..100}; do ! no_jobs || break; sleep 0.2; done
@@ -150,22 +126,4 @@ down() {
     master --stop --retry QUIT/20/KILL/5 >&2
 }
 
-# Two at once would start everything twice. flock -o keeps the lock out of the daemons' hands.
-as_root_alone() {
-    [ "$(id -u)" = 0 ] || die "$1 needs root"
-    [ -n "${HPCPIPE_TEST_LOCKED:-}" ] ||
-        HPCPIPE_TEST_LOCKED=1 exec flock -o "$here/htcondor.sh" bash "$here/htcondor.sh" "$@"
-    [ ! -e "$dir" ] || { [ -O "$dir" ] && [ ! -L "$dir" ] && [ -e "$dir/made-by-htcondor.sh" ]; } ||
-        die "$dir is there, but this script did not make it"
-    cd /
-}
-
-case "$*" in
-status) status ;;
-up) as_root_alone up; up ;;
-stop) as_root_alone stop; stop_schedd ;;
-start) as_root_alone start; start_schedd ;;
-down) as_root_alone down; down ;;
-"down --wipe") as_root_alone down --wipe; down; rm -rf "$dir" ;;
-*) die "usage: htcondor.sh up|status|stop|start|down [--wipe]" ;;
-esac
+main "$@"

@@ -6,32 +6,12 @@
 #     tests/clusters/oar.sh down [--wipe]     stop what `up` started; --wipe also forgets its jobs
 #
 # Standard output carries only the `export` line a client needs. README.rst here has the rest.
-set -euo pipefail
-umask 022
-
-here=$(realpath "$(dirname "$0")")
-dir=$(realpath -ms "${HPCPIPE_TEST_OAR_DIR:-/tmp/hpcpipe-oar}")
-user=${HPCPIPE_TEST_USER:-hpcpipe}
-patience=${HPCPIPE_TEST_WAIT:-60} # seconds that any one daemon gets to answer
+. "$(dirname "$0")/common.sh"
 packages=(oar-server oar-node oar-user oar-server-pgsql oar-user-pgsql libjson-perl postgresql-15)
 cores=10
 conf=/etc/oar/oar.conf # the only one that OAR's commands read
 sql=/usr/lib/postgresql/15/bin
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-
-say() { printf 'oar.sh: %s\n' "$*" >&2; }
-die() { say "$1"; exit 1; }
-fail() { say "$1"; tail -n 12 "${@:2}" >&2 || true; exit 1; } # fail WHAT LOG...
-
-# await WHAT LOG COMMAND...: until the command succeeds, or patience ends.
-await() {
-    local what=$1 log=$2 deadline=$((SECONDS + patience))
-    shift 2
-    until "$@" >"$dir/log/await.log" 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "$what after $patience s" "$log" "$dir/log/await.log"
-        sleep 0.1
-    done
-}
 
 # start NAME PROGRAM [OPTION...] -- [ARGUMENT...]: nothing happens if it lives.
 # Not even the terminal is left to a daemon, or `eval "$(oar.sh up)"` would wait for its end.
@@ -107,12 +87,12 @@ start_almighty() {
     await "Almighty is silent" "$dir/log/oar.log" almighty_answers
 }
 
-start_server() {
+resume() {
     start_database
     start_almighty
 }
 
-stop_server() {
+halt() {
     stop almighty /usr/bin/perl TERM
     stop postgres "$sql/postgres" INT
 }
@@ -135,18 +115,15 @@ add_node() {
 }
 
 up() {
-    mkdir -p "$dir"/{etc,run,log} && touch "$dir/made-by-oar.sh"
+    begin
     install_packages
-    id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     chown oar "$dir/log"
     install -d -o oar -m 700 "$dir/ssh"
     write_config
     mkdir -p /run/sshd
     start sshd /usr/sbin/sshd -- -f "$dir/etc/sshd_config"
-    start_server
+    resume
     add_node
-    "$here/attend.sh" begin "$here/oar.sh" "$dir" "$user"
-    status
 }
 
 status() {
@@ -159,32 +136,13 @@ status() {
 
 down() {
     [ -e "$dir/etc/theirs.conf" ] || return 0
-    "$here/attend.sh" end "$here/oar.sh" "$dir" "$user"
     if almighty_answers; then # jobs first: their processes are no children of a daemon here
         oardel --sql "state NOT IN ('Terminated', 'Error')" >"$dir/log/oardel.log" 2>&1 || true
         for _ in {1..150}; do [ -n "$(oarstat)" ] || break; sleep 0.2; done
     fi
-    stop_server
+    halt
     stop sshd /usr/sbin/sshd TERM
     mv "$dir/etc/theirs.conf" $conf
 }
 
-# Two at once would start everything twice. flock -o keeps the lock out of the daemons' hands.
-as_root_alone() {
-    [ "$(id -u)" = 0 ] || die "$1 needs root"
-    [ -n "${HPCPIPE_TEST_LOCKED:-}" ] ||
-        HPCPIPE_TEST_LOCKED=1 exec flock -o "$here/oar.sh" bash "$here/oar.sh" "$@"
-    [ ! -e "$dir" ] || { [ -O "$dir" ] && [ ! -L "$dir" ] && [ -e "$dir/made-by-oar.sh" ]; } ||
-        die "$dir is there, but this script did not make it"
-    cd /
-}
-
-case "$*" in
-status) status ;;
-up) as_root_alone up; up ;;
-stop) as_root_alone stop; stop_server ;; # what runs goes on
-start) as_root_alone start; start_server ;;
-down) as_root_alone down; down ;;
-"down --wipe") as_root_alone down --wipe; down; rm -rf "$dir" ;;
-*) die "usage: oar.sh up|status|stop|start|down [--wipe]" ;;
-esac
+main "$@"

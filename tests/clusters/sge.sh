@@ -7,13 +7,7 @@
 #     tests/clusters/sge.sh down [--wipe]     stop what `up` started; --wipe also forgets its jobs
 #
 # Standard output carries only the `export` line a client needs. README.rst here has the rest.
-set -euo pipefail
-umask 022
-
-here=$(realpath "$(dirname "$0")")
-dir=$(realpath -ms "${HPCPIPE_TEST_SGE_DIR:-/tmp/hpcpipe-sge}")
-user=${HPCPIPE_TEST_USER:-hpcpipe}
-patience=${HPCPIPE_TEST_WAIT:-60} # seconds that any one daemon gets to answer
+. "$(dirname "$0")/common.sh"
 packages=(gridengine-master gridengine-exec gridengine-client gridengine-drmaa1.0 gcc libc6-dev)
 host=$(uname -n)
 open=(long short minute) # queues
@@ -21,10 +15,6 @@ open=(long short minute) # queues
 export SGE_ROOT=$dir/root SGE_CELL=hpcpipe SGE_QMASTER_PORT=27864 SGE_EXECD_PORT=27865
 export SGE_SINGLE_LINE=1 # qconf does not read back the lines that it wraps
 common=$SGE_ROOT/$SGE_CELL/common
-
-say() { printf 'sge.sh: %s\n' "$*" >&2; }
-die() { say "$1"; exit 1; }
-fail() { say "$1"; tail -n 12 "${@:2}" >&2 || true; exit 1; } # fail WHAT LOG...
 
 pid_of() { # DAEMON: its process, if it lives; one that nobody reaps keeps its name
     local pid
@@ -52,17 +42,6 @@ stop() { # DAEMON
     say "$1 did not end in 30 s"
     kill -9 "$pid"
     while pid_of "$1" >/dev/null; do sleep 0.1; done
-}
-
-# await WHAT COMMAND...: until the command succeeds, or patience ends.
-await() {
-    local what=$1 deadline=$((SECONDS + patience))
-    shift
-    until "$@" >"$dir/log/await.log" 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] ||
-            fail "$what after $patience s" "$dir/log/await.log" "$dir/spool/qmaster/messages"
-        sleep 0.2
-    done
 }
 
 master_answers() { timeout 10 qconf -sh >/dev/null 2>&1; }
@@ -125,10 +104,10 @@ as_admin() { setpriv --reuid sgeadmin --regid sgeadmin --clear-groups "$@"; }
 
 # tell OPTION FILE [NAME=VALUE...]: qconf, with a file of sge/ in which names are replaced.
 tell() {
-    local option=$1 script="s|@host@|$host|g" pair
+    local option=$1 fill="s|@host@|$host|g" pair
     shift
-    for pair in "${@:2}"; do script+=";s|@${pair%%=*}@|${pair#*=}|g"; done
-    sed "$script" "$here/sge/$1" >"$dir/told"
+    for pair in "${@:2}"; do fill+=";s|@${pair%%=*}@|${pair#*=}|g"; done
+    sed "$fill" "$here/sge/$1" >"$dir/told"
     qconf "$option" "$dir/told" >>"$dir/log/qconf.log" 2>&1
 }
 # put NOUN NAME FILE [NAME=VALUE...]: add it, or change it if it is there.
@@ -168,30 +147,27 @@ configure() {
 }
 
 up() {
-    mkdir -p "$dir/log" && touch "$dir/made-by-sge.sh"
+    begin
     install_packages
-    id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     make_cell
-    start_daemons
-    "$here/attend.sh" begin "$here/sge.sh" "$dir" "$user"
-    status
+    resume
 }
 
-start_daemons() {
+resume() {
     start qmaster
-    await "qmaster is silent" master_answers
+    await "qmaster is silent" "$dir/spool/qmaster/messages" master_answers
     configure
     start execd
-    await "queue long does not open" queue_open
+    await "queue long does not open" "$dir/spool/qmaster/messages" queue_open
 }
 
 # A job that execd is being handed (state t) when it ends stays so for minutes, in its slot. So none
 # is handed over any more, and those that are on their way arrive.
 none_underway() { timeout 10 qstat -s r -u '*' | awk 'NR > 2 && $5 ~ /t/ { found = 1 } END { exit found }'; }
-stop_daemons() {
+halt() {
     if master_answers; then
         qmod -d "${open[@]}" >"$dir/log/qmod.log" 2>&1 || fail "it schedules on" "$dir/log/qmod.log"
-        await "a job is neither here nor there" none_underway
+        await "a job is neither here nor there" "$dir/spool/qmaster/messages" none_underway
     fi
     stop execd
     stop qmaster
@@ -208,30 +184,11 @@ status() {
 
 down() {
     [ -e "$common/bootstrap" ] || return 0
-    "$here/attend.sh" end "$here/sge.sh" "$dir" "$user"
     if master_answers; then # jobs first: they would outlive execd
         timeout 20 qdel -u '*' >/dev/null 2>&1 || true
         for _ in {1..50}; do [ -n "$(timeout 10 qstat -u '*')" ] || break; sleep 0.2; done
     fi
-    stop_daemons
+    halt
 }
 
-# Two at once would start everything twice. flock -o keeps the lock out of the daemons' hands.
-as_root_alone() {
-    [ "$(id -u)" = 0 ] || die "$1 needs root"
-    [ -n "${HPCPIPE_TEST_LOCKED:-}" ] ||
-        HPCPIPE_TEST_LOCKED=1 exec flock -o "$here/sge.sh" bash "$here/sge.sh" "$@"
-    [ ! -e "$dir" ] || { [ -O "$dir" ] && [ ! -L "$dir" ] && [ -e "$dir/made-by-sge.sh" ]; } ||
-        die "$dir is there, but this script did not make it"
-    cd /
-}
-
-case "$*" in
-status) status ;;
-up) as_root_alone up; up ;;
-stop) as_root_alone stop; stop_daemons ;;
-start) as_root_alone start; start_daemons ;;
-down) as_root_alone down; down ;;
-"down --wipe") as_root_alone down --wipe; down; rm -rf "$dir" ;;
-*) die "usage: sge.sh up|status|stop|start|down [--wipe]" ;;
-esac
+main "$@"

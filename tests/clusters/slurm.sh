@@ -7,23 +7,13 @@
 #     tests/clusters/slurm.sh down [--wipe]     stop what `up` started; --wipe also forgets its jobs
 #
 # Standard output carries only the `export` line a client needs. README.rst here has the rest.
-set -euo pipefail
-umask 022
-
-here=$(realpath "$(dirname "$0")")
-dir=$(realpath -ms "${HPCPIPE_TEST_SLURM_DIR:-/tmp/hpcpipe-slurm}")
-user=${HPCPIPE_TEST_USER:-hpcpipe}
-patience=${HPCPIPE_TEST_WAIT:-60} # seconds that any one daemon gets to answer
+. "$(dirname "$0")/common.sh"
 packages=(slurmctld slurmd slurmdbd slurm-client slurm-wlm-basic-plugins slurm-wlm-mysql-plugin
     munge mariadb-server)
 nodes=(lab1 lab2 lab3 lab4)
 name=$(uname -n)
 mark='# for the tests of hpcpipe' # on our line of /etc/hosts
 export SLURM_CONF=$dir/etc/slurm.conf # never /etc/slurm, which may be somebody's
-
-say() { printf 'slurm.sh: %s\n' "$*" >&2; }
-die() { say "$1"; exit 1; }
-fail() { say "$1"; tail -n 12 "${@:2}" >&2 || true; exit 1; } # fail WHAT LOG...
 
 # start DAEMON [OPTION...] -- [ARGUMENT...]: nothing happens if it lives; `slurmd-lab1` is a slurmd.
 # Not even the terminal is left to a daemon, or `eval "$(slurm.sh up)"` would wait for its end.
@@ -40,16 +30,6 @@ stop() {
     start-stop-daemon --stop --oknodo --quiet --pidfile "$dir/run/$1.pid" \
         --exec "/usr/sbin/${1%%-*}" --retry TERM/20/KILL/5 >&2
     rm -f "$dir/run/$1.pid"
-}
-
-# await WHAT LOG COMMAND...: until the command succeeds, or patience ends.
-await() {
-    local what=$1 log=$2 deadline=$((SECONDS + patience))
-    shift 2
-    until "$@" >"$dir/log/await.log" 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "$what after $patience s" "$log" "$dir/log/await.log"
-        sleep 0.1
-    done
 }
 
 dbd_answers() { timeout 10 sacctmgr -n list cluster >/dev/null; }
@@ -145,10 +125,9 @@ no_jobs() { [ -z "$(timeout 10 squeue -ho %A || echo unknown)" ]; }
 
 up() {
     local node began=
-    mkdir -p "$dir/log" && touch "$dir/made-by-slurm.sh"
+    begin
     install_packages
     use_loopback
-    id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
     write_config
     start_munge
     start_database
@@ -163,13 +142,16 @@ up() {
         xargs -rn1 scontrol update state=resume || true
     await "a node is not up" "$dir/log/slurmctld.log" nodes_up
     [ -z "$began" ] || forget_the_dead
-    "$here/attend.sh" begin "$here/slurm.sh" "$dir" "$user"
-    status
 }
 
 start_controller() {
     start slurmctld --
     await "slurmctld is silent" "$dir/log/slurmctld.log" ctld_answers
+}
+halt() { stop slurmctld; }
+resume() {
+    start_controller
+    await "a node is not up" "$dir/log/slurmctld.log" nodes_up
 }
 
 status() {
@@ -184,7 +166,6 @@ status() {
 down() {
     local daemon
     [ -e "$SLURM_CONF" ] || return 0
-    "$here/attend.sh" end "$here/slurm.sh" "$dir" "$user"
     if ctld_answers; then # jobs first: a slurmstepd would outlive its slurmd
         squeue -ho %A | sort -u | timeout 60 xargs -r scancel || true
         for _ in {1..100}; do [ -n "$(squeue -ht R,CG)" ] || break; sleep 0.2; done
@@ -197,22 +178,4 @@ down() {
     leave_loopback
 }
 
-# Two at once would start everything twice. flock -o keeps the lock out of the daemons' hands.
-as_root_alone() {
-    [ "$(id -u)" = 0 ] || die "$1 needs root"
-    [ -n "${HPCPIPE_TEST_LOCKED:-}" ] ||
-        HPCPIPE_TEST_LOCKED=1 exec flock -o "$here/slurm.sh" bash "$here/slurm.sh" "$@"
-    [ ! -e "$dir" ] || { [ -O "$dir" ] && [ ! -L "$dir" ] && [ -e "$dir/made-by-slurm.sh" ]; } ||
-        die "$dir is there, but this script did not make it"
-    cd /
-}
-
-case "$*" in
-status) status ;;
-up) as_root_alone up; up ;;
-stop) as_root_alone stop; stop slurmctld ;;
-start) as_root_alone start; start_controller; await "a node is not up" "$dir/log/slurmctld.log" nodes_up ;;
-down) as_root_alone down; down ;;
-"down --wipe") as_root_alone down --wipe; down; rm -rf "$dir" ;;
-*) die "usage: slurm.sh up|status|stop|start|down [--wipe]" ;;
-esac
+main "$@"
