@@ -179,6 +179,15 @@ def _trial(loaded: Loaded, ask: tuple[str, ...]) -> Iterator[Finding]:
         if made is not None:
             with suppress(SchedulerError):
                 made.cancel()
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which what was cancelled, as a DAGMan, may write on for a moment."""
+    give_up = time.monotonic() + 10
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < give_up:
+        time.sleep(0.1)
         shutil.rmtree(folder, ignore_errors=True)
 
 
