@@ -49,7 +49,7 @@ def diagnose(
         yield from probe.check(found, site)
         yield from _limits(site, found)
         yield from _account(site, found)
-        yield from _queues(site, read_site(dict(found.settings)), found.all_queues)
+        yield from _queues(site, found)
     else:
         yield Finding(
             "scheduler", "warning", f"no probe for {site.scheduler}: its limits stay unseen"
@@ -100,12 +100,15 @@ def _account(site: Site, found: Found) -> Iterator[Finding]:
         yield Finding("defaults.account", "ok", account)
 
 
-def _queues(site: Site, live: Site, all_told: bool) -> Iterator[Finding]:
-    there = {queue.name: queue for queue in live.queues}
+def _queues(site: Site, found: Found) -> Iterator[Finding]:
+    live = read_site(dict(found.settings)).queues
+    there = {queue.name: queue for queue in live}
     named = [queue for queue in site.queues if queue.named]
+    if live and named and not found.queue_names:
+        there = dict.fromkeys((queue.spelled or queue.name for queue in named), live[0])
     for queue in named if there else ():
         name = queue.spelled or queue.name
-        if name not in there and not all_told:
+        if name not in there and not found.all_queues:
             said = f"the cluster tells of {', '.join(there)}, and maybe not of all"
             yield Finding(f"queue {queue.name}", "warning", said, "try it")
             continue
@@ -179,6 +182,15 @@ def _trial(loaded: Loaded, ask: tuple[str, ...]) -> Iterator[Finding]:
         if made is not None:
             with suppress(SchedulerError):
                 made.cancel()
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which what was cancelled, as a DAGMan, may write on for a moment."""
+    give_up = time.monotonic() + 10
+    shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < give_up:
+        time.sleep(0.1)
         shutil.rmtree(folder, ignore_errors=True)
 
 

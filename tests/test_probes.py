@@ -61,6 +61,13 @@ ANSWERS = {
         "bmgroup -r -w": "groups",
     },
     "pbs": {"qstat -B": "server", "qstat -Q": "queues", "pbsnodes -a": "nodes"},
+    "htcondor": {
+        "condor_status -json": "slots",
+        "condor_config_val -schedd": "schedd",
+        "condor_config_val -address": "host",
+        "condor_config_val -negotiator": "groups",
+        "condor_version": "version",
+    },
 }
 
 FOLDERS = {"lsf": "documented"}
@@ -96,7 +103,15 @@ def limits(site: Site) -> list[tuple[str, object, object, object]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "array"), [("slurm", 1001), ("sge", 1000), ("pbs", 1000), ("oar", 1000), ("lsf", 4000)]
+    ("name", "array"),
+    [
+        ("slurm", 1001),
+        ("sge", 1000),
+        ("pbs", 1000),
+        ("oar", 1000),
+        ("lsf", 4000),
+        ("htcondor", 1000),
+    ],
 )
 def test_what_a_scheduler_says_of_itself_becomes_a_commented_site_file_that_loads(
     golden: Callable[[str, str], None], tmp_path: Path, name: str, array: int
@@ -267,6 +282,47 @@ def test_by_what_grid_engine_is_asked_for_is_found_out(
     assert make_probe("sge").look(answering("sge", change)).settings["sge"].get(key) == value
 
 
+ANOTHER = '''"UidDomain": "hpcpipe"
+},
+{
+  "FileSystemDomain": "HPCPIPE",
+  "TotalSlotCpus": 64,
+  "TotalSlotMemory": 4096,
+  "UidDomain": "elsewhere"'''
+ALONE = ('"FileSystemDomain": "hpcpipe"', '"FileSystemDomain": "vm"')
+
+
+@pytest.mark.parametrize(
+    ("change", "queues", "limits"),
+    [
+        (("", ""), [{"max_memory": "20000M", "max_cpus": 20}], {"max_jobs": 100000}),
+        (('"UidDomain": "hpcpipe"', ANOTHER), [{"max_memory": "20000M", "max_cpus": 64}],
+         {"max_jobs": 100000}),
+        (('"TotalSlotGPUs": 0', '"TotalSlotGPUs": 4'),
+         [{"max_memory": "20000M", "max_cpus": 20, "max_gpus": 4}], {"max_jobs": 100000}),
+        (ALONE, [], {"max_jobs": 100000, "watch_memory": True}),
+        (("100000\n2147483647", "2147483647\n5 * 1000"),
+         [{"max_memory": "20000M", "max_cpus": 20}], {"max_jobs": 5000}),
+        (("100000", "2147483647"), [{"max_memory": "20000M", "max_cpus": 20}], {}),
+    ],
+)  # fmt: skip
+def test_what_the_largest_slots_of_htcondor_have_is_a_queue(
+    change: tuple[str, str], queues: list[dict[str, object]], limits: dict[str, object]
+) -> None:
+    settings = make_probe("htcondor").look(answering("htcondor", change)).settings
+    assert settings["queues"] == [{"name": "pool"} | queue for queue in queues]
+    assert settings["limits"] == limits
+
+
+def test_accounting_groups_of_htcondor_are_known() -> None:
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        if "GROUP_NAMES" in argv:
+            return Done(tuple(argv), 0, "group_brain, group_heart\n")
+        return answering("htcondor")(argv, cwd)
+
+    assert make_probe("htcondor").look(run).accounts == ("group_brain", "group_heart")
+
+
 def test_a_cluster_that_does_not_answer_is_no_site() -> None:
     def run(argv: Sequence[str], cwd: Path | None) -> Done:
         del cwd
@@ -303,6 +359,7 @@ def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 SLURM = Site(scheduler="slurm", limits=Limits(array_size=1001))
 PER_SLOT = Site(scheduler="lsf", lsf=LSF(memory_per_slot=True))
 SGE, PBS, OAR = Site(scheduler="sge"), Site(scheduler="pbs"), Site(scheduler="oar")
+HTCONDOR = Site(scheduler="htcondor")
 
 
 def findings(site: Site, *changes: tuple[str, str]) -> Iterator[Finding]:
@@ -344,6 +401,22 @@ SETTINGS = [
     (OAR, ("", ""), "hosts", "ok"),
     (OAR, ('"state" : "Alive"', '"state" : "Absent"'), "hosts", "warning"),
     (OAR, ("", ""), "memory limit", "warning"),
+    (HTCONDOR, ("", ""), "HTCondor", "ok"),
+    (HTCONDOR, ("23.9.6", "10.0.9"), "HTCondor", "warning"),
+    (HTCONDOR, ("", ""), "FILESYSTEM_DOMAIN", "ok"),
+    (HTCONDOR, ALONE, "FILESYSTEM_DOMAIN", "wrong"),
+    (HTCONDOR, ('"UidDomain": "hpcpipe"', ANOTHER.replace("HPCPIPE", "vm")), "FILESYSTEM_DOMAIN",
+     "warning"),
+    (HTCONDOR, ("", ""), "UID_DOMAIN", "ok"),
+    (HTCONDOR, ('"UidDomain": "hpcpipe"', ANOTHER), "UID_DOMAIN", "warning"),
+    (HTCONDOR, ('"UidDomain": "hpcpipe"', '"UidDomain": "vm"'), "UID_DOMAIN", "wrong"),
+    (HTCONDOR, ("", ""), "accounting", "ok"),
+    (HTCONDOR, ("/tmp/hpcpipe-htcondor/spool/history", "Not defined"), "accounting", "warning"),
+    (HTCONDOR, ("history\nNot defined", "history\n1000000"), "accounting", "warning"),
+    (HTCONDOR, ("", ""), "time limit", "ok"),
+    (HTCONDOR, ("\n2\n/", "\n10 * 60\n/"), "time limit", "warning"),
+    (HTCONDOR, ("", ""), "memory limit", "ok"),
+    (HTCONDOR, ("MemoryUsage", "DiskUsage"), "memory limit", "warning"),
     (SGE, ("", ""), "accounting", "ok"),
     (SGE, ("accounting=true", "accounting=false"), "accounting", "warning"),
     (SGE, ("accounting_flush_time=00:00:00", "accounting_flush_time=00:01:00"), "accounting",
@@ -373,6 +446,58 @@ def test_each_setting_that_matters_is_judged(
     found = [one for one in findings(site, change) if one.about == about]
     assert [one.verdict for one in found] == [verdict]
     assert bool(found[0].do) is (verdict != "ok")
+
+
+CGROUPS = "Not defined\nhard"  # their base, which is not set, and their policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "keeper"),
+    [
+        ([], "vm keeps it by its policy (WANT_HOLD)"),
+        ([(CGROUPS, "htcondor\nhard")], "vm keeps it by cgroups"),
+        ([(CGROUPS, "htcondor\nnone")], "vm keeps it by its policy (WANT_HOLD)"),
+        ([(CGROUPS, "htcondor\nnone"), ("MemoryUsage", "DiskUsage")], "no host is known"),
+    ],
+)
+def test_it_tells_who_keeps_a_limit_of_memory_on_htcondor(
+    changes: list[tuple[str, str]], keeper: str
+) -> None:
+    [said] = [one.said for one in findings(HTCONDOR, *changes) if one.about == "memory limit"]
+    assert said.startswith(keeper)
+
+
+@pytest.mark.parametrize(
+    ("change", "folder", "verdict"),
+    [
+        (("", ""), "/tmp", "ok"),
+        (("\n0\n2\n", "\n1\n2\n"), "/tmp", "warning"),
+        (("\n0\n2\n", "\n1\n2\n"), "/", "ok"),
+        (("hard\nNot defined", "hard\n/var/tmp,/tmp"), "/tmp", "warning"),
+    ],
+)
+def test_runs_below_tmp_are_warned_of_where_htcondor_takes_none(
+    change: tuple[str, str], folder: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    found = {one.about: one.verdict for one in findings(HTCONDOR, change)}
+    assert found["runs below /tmp"] == verdict
+
+
+@pytest.mark.parametrize(("installed", "verdict"), [("htcondor", "ok"), ("", "warning")])
+def test_it_tells_whether_htcondor_s_bindings_are_installed(
+    installed: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcpipe.probes.htcondor.find_spec", lambda name: name == installed)
+    found = {one.about: one.verdict for one in findings(HTCONDOR)}
+    assert found["HTCondor's bindings"] == verdict
+
+
+def test_any_queue_of_a_file_is_held_against_what_htcondor_has() -> None:
+    queues = (Queue(name="short", max_cpus=20), Queue(name="large", max_cpus=24))
+    found = {one.about: (one.verdict, one.do) for one in findings(replace(HTCONDOR, queues=queues))}
+    assert found["queue short"] == ("ok", "")
+    assert found["queue large"] == ("wrong", "set its max_cpus = 20")
 
 
 AGED = """PriorityMaxAge          = 7-00:00:00

@@ -14,6 +14,7 @@ REGISTRY = {
     "oar": "OarProbe",
     "pbs": "PbsProbe",
     "lsf": "LsfProbe",
+    "htcondor": "HTCondorProbe",
     "local": "LocalProbe",
 }
 

@@ -34,7 +34,8 @@ class Found:
     ``settings`` are a site file's, as it would spell them; ``remarks`` say by dotted key where a
     value is from. ``facts`` are the scheduler's own settings, in its own words; ``accounts`` those
     that this user may charge, ``sources`` the commands that were asked, and ``all_queues`` whether
-    they tell of all that there are.
+    they tell of all that there are. Where ``queue_names`` are not the scheduler's but the file's
+    own, there is one queue, which any of the file's is held against.
     """
 
     scheduler: str
@@ -45,6 +46,7 @@ class Found:
     accounts: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     all_queues: bool = True
+    queue_names: bool = True
 
 
 class Probe(Protocol):

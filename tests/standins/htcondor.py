@@ -1,5 +1,5 @@
 """HTCondor in miniature, after 23.9.6 and 25.14: condor_submit, _submit_dag, _q, _history, _rm,
-_hold, _release.
+_hold, _release; and what tells of the pool: condor_status, _config_val, _version.
 
 DAGMan is no process here: whoever holds the lock does what it would do.
 """
@@ -31,6 +31,17 @@ KNOWN = {
 }
 HOLDS = ("time", "memory", "output")  # causes of an end for which a job stays, held
 HELD = "submitted on hold at user's request", 15
+SLOT = {
+    **{"Machine": "vm", "MyAddress": "<127.0.0.1:9618>"},
+    **{"FileSystemDomain": "standin", "UidDomain": "standin"},
+    **{"TotalSlotCpus": 8, "TotalSlotMemory": 8192, "TotalSlotGPUs": 0},
+}
+SETTINGS = {
+    **{"FILESYSTEM_DOMAIN": "standin", "UID_DOMAIN": "standin", "DAGMAN_USE_STRICT": "0"},
+    **{"HISTORY": "/var/lib/condor/spool/history", "PERIODIC_EXPR_INTERVAL": "60"},
+    **{"MAX_JOBS_PER_OWNER": "100000", "MAX_JOBS_SUBMITTED": "2147483647"},
+    **{"BASE_CGROUP": "htcondor", "CGROUP_MEMORY_LIMIT_POLICY": "hard"},
+}
 Ad = dict[str, Any]
 
 
@@ -502,3 +513,29 @@ def condor_history(argv: list[str]) -> int:
         return 0
 
     return answered(run, argv)
+
+
+def condor_status(argv: list[str]) -> int:
+    """Print the ad of the one slot."""
+
+    def run(argv: list[str]) -> int:
+        said = _options(argv, "-attributes", "-constraint")
+        _print(iter([SLOT]), said, "")
+        return 0
+
+    return answered(run, argv)
+
+
+def condor_config_val(argv: list[str]) -> int:
+    """Print settings, whichever daemon is asked."""
+    for name in argv:
+        if name.isupper():
+            print(SETTINGS.get(name, "Not defined"))
+    return 0
+
+
+def condor_version(argv: list[str]) -> int:
+    """Print the version."""
+    del argv
+    print("$CondorVersion: 23.9.6 2026-07-12 $\n$CondorPlatform: X86_64-Debian_13 $")
+    return 0
