@@ -70,7 +70,7 @@ print(time.process_time() - began)
 
 
 def rows(size: int, rounds: int) -> Iterator[Row | str]:
-    """Measure graphs of ``size`` tasks, planning ten and a hundred times as many, and packs."""
+    """Measure graphs of ``size`` tasks, planning ten to a thousand times as many, and packs."""
     del rounds  # a plan is always the same
     with measure.scratch() as folder:
         if importlib.util.find_spec("wfcommons"):
@@ -80,7 +80,7 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
             yield from on_slurm(folder, [one for one in graphs if one.name in REAL])
         else:
             yield "planner.py has no graphs without wfcommons: pip install wfcommons"
-        for tasks in (10 * size, 100 * size):
+        for tasks in (10 * size, 100 * size, 1000 * size):
             seconds = float(use(PYTHON, "-c", IRREGULAR, str(tasks)).said)
             goal = 20 if tasks == 100_000 else None
             what = f"planning {tasks:,} irregular tasks with {3 * tasks:,} dependencies: CPU"
