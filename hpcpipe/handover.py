@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hpcpipe.adopting import adopt
 from hpcpipe.axes import Axis
 from hpcpipe.byvalue import Applied
 from hpcpipe.calls import AXIS, Call, Calls
@@ -24,7 +25,7 @@ from hpcpipe.rundir import RunDir
 from hpcpipe.schedulers import make_scheduler
 from hpcpipe.site import Site
 from hpcpipe.status import make_report
-from hpcpipe.submit import adopt, submit_draft
+from hpcpipe.submit import submit_draft
 from hpcpipe.workflow import Workflow
 
 _ARGUMENT = "hpcpipe_call"  # of `hpcpipe.byvalue.Applied`

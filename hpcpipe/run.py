@@ -182,10 +182,11 @@ def submit_with_draft(
     over_budget: bool = False,
 ) -> tuple[Run, Draft]:
     """Do what `submit` does, and tell what was submitted."""
+    from hpcpipe.adopting import adopt
     from hpcpipe.allowance import check_budget
     from hpcpipe.draft import draft, scheduler_options
     from hpcpipe.schedulers import make_scheduler
-    from hpcpipe.submit import adopt, submit_draft
+    from hpcpipe.submit import submit_draft
 
     chosen, site_file = pick_site(site)
     rundir = RunDir(workflow.folder)

@@ -16,7 +16,7 @@ from typing import Any
 
 from hpcpipe.draft import Draft, Prepared, scheduler_options
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.ledger import History, Ledger, Submission
+from hpcpipe.ledger import Ledger, Submission
 from hpcpipe.model import After
 from hpcpipe.planner.batch import Standing
 from hpcpipe.record import (
@@ -28,40 +28,11 @@ from hpcpipe.record import (
     read_record,
     write_record,
 )
-from hpcpipe.rundir import RunDir, write_pickle, write_whole
+from hpcpipe.rundir import write_pickle, write_whole
 from hpcpipe.schedulers.base import Scheduler
 
-_IN_DOUBT = 3.0  # seconds within which a submit command whose client was killed may still arrive
-_LATEST = 3600.0  # seconds within which one may arrive that was given up
 _TRIES = 6  # of one submit command, while the scheduler does not answer: half a minute
 _WAITS = (5, 10, 20, 40, 60)  # seconds, while a limit of jobs is reached
-
-
-def adopt(rundir: RunDir, scheduler: Scheduler) -> History:
-    """Settle what a killed client left in doubt: jobs that exist get their id, others are void.
-
-    A job that turns up after all was submitted held, so it cannot have run: it is cancelled.
-    """
-    ledger = Ledger(rundir.ledger)
-    history = ledger.read()
-    adrift = {one.token: one for one in history.adrift()}
-    void = {one.token for one in history.void() if time.time() - one.time < _LATEST}
-    if not adrift and not void:
-        return history
-    youngest = max((one.time for one in adrift.values()), default=0.0)
-    while True:
-        found = scheduler.find(adrift.keys() | void)
-        if adrift.keys() <= found.keys() or time.time() - youngest > _IN_DOUBT:
-            break
-        time.sleep(0.2)
-    scheduler.cancel([found[token] for token in void if token in found])
-    for token, submission in adrift.items():
-        if token in found:
-            ledger.submitted(submission.batch, found[token])
-    lost = [one.batch for token, one in adrift.items() if token not in found]
-    if lost:
-        ledger.cancelled(lost, "never reached the scheduler")
-    return ledger.read()
 
 
 def submit_draft(draft: Draft, source: Mapping[str, Any], site_name: str) -> list[Submission]:

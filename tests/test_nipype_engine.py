@@ -37,6 +37,7 @@ def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(either: Clus
             "PYTHONPATH": str(ENGINE),
             "REDIRECTED": str(log),
             "PYTEST_ADDOPTS": "",  # ours
+            "TMPDIR": str(folder),  # below which nipype makes a folder of a fixed name
         }
         words = ["-q", "-p", "no:cacheprovider", "-p", "redirect", "-W", "ignore", "--pyargs"]
         words += ["--basetemp", str(folder / "tmp"), "--rootdir", str(folder)]
