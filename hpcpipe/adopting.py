@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 
 from hpcpipe.ledger import History, Ledger
 from hpcpipe.rundir import RunDir
 from hpcpipe.schedulers.base import Scheduler
 
-_IN_DOUBT = 3.0  # seconds within which a submit command whose client was killed may still arrive
-_UNDERWAY = 60.0  # the same, while that command is seen to run on this host
+# Seconds within which a submit command whose client was killed may still arrive: it goes on by
+# itself, and slowly where much else does.
+_IN_DOUBT = 10.0
 _LATEST = 3600.0  # seconds within which one may arrive that was given up
 
 
@@ -27,11 +27,10 @@ def adopt(rundir: RunDir, scheduler: Scheduler) -> History:
         return history
     youngest = max((one.time for one in adrift.values()), default=0.0)
     while True:
-        patience = _UNDERWAY if _underway(adrift) else _IN_DOUBT  # looked for first: it may arrive
         found = scheduler.find(adrift.keys() | void)
-        if adrift.keys() <= found.keys() or time.time() - youngest > patience:
+        if adrift.keys() <= found.keys() or time.time() - youngest > _IN_DOUBT:
             break
-        time.sleep(0.2)
+        time.sleep(0.5)
     scheduler.cancel([found[token] for token in void if token in found])
     for token, submission in adrift.items():
         if token in found:
@@ -40,14 +39,3 @@ def adopt(rundir: RunDir, scheduler: Scheduler) -> History:
     if lost:
         ledger.cancelled(lost, "never reached the scheduler")
     return ledger.read()
-
-
-def _underway(tokens: Collection[str]) -> bool:
-    """Tell whether a submit command with one of these tokens still runs on this host.
-
-    Its client may be killed while it does: it goes on by itself, and slowly where much else does.
-    """
-    import psutil
-
-    lines = (" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
-    return any(token in line for line in lines for token in tokens) if tokens else False
