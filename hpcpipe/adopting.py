@@ -10,7 +10,7 @@ from hpcpipe.schedulers.base import Scheduler
 
 # Seconds within which a submit command whose client was killed may still arrive: it goes on by
 # itself, and slowly where much else does.
-_IN_DOUBT = 10.0
+_IN_DOUBT = 6.0
 _LATEST = 3600.0  # seconds within which one may arrive that was given up
 
 

@@ -101,7 +101,7 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     cluster: Cluster, which: int
 ) -> None:
     slow, begun = cluster.home / "slow", cluster.home / "begun"
-    wait = f"if [ -e '{slow}' ]; then touch '{begun}'; sleep 13; fi"  # longer than in doubt
+    wait = f"if [ -e '{slow}' ]; then touch '{begun}'; sleep 9; fi"  # longer than in doubt
     command = cluster.dialect.commands[0]
     shim = cluster.write(command, f'#!/bin/sh\n{wait}\nexec {shutil.which(command)} "$@"\n')
     shim.chmod(0o755)
