@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Collection
 
 from hpcpipe.ledger import History, Ledger
 from hpcpipe.rundir import RunDir
 from hpcpipe.schedulers.base import Scheduler
 
-# Seconds within which a submit command whose client was killed may still arrive: it goes on by
-# itself, and slowly where much else does.
-_IN_DOUBT = 6.0
+_IN_DOUBT = 3.0  # seconds within which a submit command whose client was killed may still arrive
+_UNDERWAY = 60.0  # the same, while that command is seen to run on this host
 _LATEST = 3600.0  # seconds within which one may arrive that was given up
 
 
@@ -27,10 +28,11 @@ def adopt(rundir: RunDir, scheduler: Scheduler) -> History:
         return history
     youngest = max((one.time for one in adrift.values()), default=0.0)
     while True:
+        patience = _UNDERWAY if _underway(adrift) else _IN_DOUBT  # looked for first: it may arrive
         found = scheduler.find(adrift.keys() | void)
-        if adrift.keys() <= found.keys() or time.time() - youngest > _IN_DOUBT:
+        if adrift.keys() <= found.keys() or time.time() - youngest > patience:
             break
-        time.sleep(0.5)
+        time.sleep(0.2)
     scheduler.cancel([found[token] for token in void if token in found])
     for token, submission in adrift.items():
         if token in found:
@@ -39,3 +41,21 @@ def adopt(rundir: RunDir, scheduler: Scheduler) -> History:
     if lost:
         ledger.cancelled(lost, "never reached the scheduler")
     return ledger.read()
+
+
+def _underway(tokens: Collection[str]) -> bool:
+    """Tell whether a submit command with one of these tokens still runs on this host.
+
+    Its client may be killed while it does: it goes on by itself, and slowly where much else does.
+    """
+    words = [token.encode() for token in tokens]
+    for pid in os.listdir("/proc") if words and os.path.isdir("/proc") else ():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                line = file.read()
+        except OSError:
+            continue  # not a process, or it has ended
+        for word in words:
+            if word in line:
+                return True
+    return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -18,6 +20,7 @@ import pytest
 from fakes import CANCELLED, LIVE, QUEUED, RUNNING, Lab
 
 from hpcpipe import each
+from hpcpipe.adopting import adopt
 from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
 from hpcpipe.ledger import Ledger
 from hpcpipe.model import After, JobStatus, Reason, State
@@ -486,3 +489,23 @@ def test_what_can_never_start_is_cancelled_when_its_task_is_submitted_anew(four:
     four.submit()
     assert four.scheduler.says[alone] == CANCELLED
     assert [job.node for job in four.scheduler.live.values()].count("alone") == 1
+
+
+def test_a_submit_command_that_outlives_its_client_is_waited_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.workflow.command("echo a", name="work")
+    token = "0123456789abcdef"
+    late = subprocess.Popen([sys.executable, "-c", "input()", token], stdin=subprocess.PIPE)
+
+    def arrive(tokens: Collection[str]) -> Mapping[str, str]:
+        if late.poll() is None:  # asked about while it runs; it arrives as it ends
+            late.communicate(b"\n")
+            return {}
+        return dict.fromkeys(tokens, "77")
+
+    lab.submit()
+    Ledger(lab.rundir.ledger).submitting("work-0a1b2c3d", 1, token, held=True)
+    monkeypatch.setattr(lab.scheduler, "find", arrive)
+    history = adopt(lab.rundir, lab.scheduler)
+    assert history.submissions["work-0a1b2c3d"].job == "77"
