@@ -209,10 +209,14 @@ def _known(
             place = InFlight(batch.id, submission.job, index, batch.pack(index))
             open_.setdefault(submission.job, []).append((node, key, place))
     live = scheduler.poll(open_)
+    if open_:  # look again: what ended since the first look has left the queue by now
+        listings = rundir.list_all(workflow.nodes)
     in_flight: dict[str, dict[str, InFlight]] = {name: {} for name in workflow.nodes}
     stuck: dict[str, list[str]] = {name: [] for name in workflow.nodes}
     for job, places in open_.items():
         for node, key, place in places:
+            if key in listings[node].good:
+                continue
             element = scheduler.element(job, place.index)
             status = live.get(element)
             if status is not None and never(status):

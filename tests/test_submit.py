@@ -509,3 +509,19 @@ def test_a_submit_command_that_outlives_its_client_is_waited_for(
     monkeypatch.setattr(lab.scheduler, "find", arrive)
     history = adopt(lab.rundir, lab.scheduler)
     assert history.submissions["work-0a1b2c3d"].job == "77"
+
+
+def test_what_ends_between_the_looks_at_results_and_queue_is_not_submitted_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.workflow.command("echo {n}", n=each([1, 2]), name="work")
+    lab.submit()
+    poll = lab.scheduler.poll
+
+    def end_first(jobs: Collection[str]) -> Mapping[str, JobStatus]:
+        assert lab.run("work/1").status == 0
+        return {element: one for element, one in poll(jobs).items() if element != "1_0"}
+
+    monkeypatch.setattr(lab.scheduler, "poll", end_first)
+    lab.submit()
+    assert len(lab.scheduler.jobs) == 1
