@@ -49,10 +49,6 @@ class Simulated:
     starts: array[float]
     core_seconds: float  # in which elements ran
 
-    def utilisation(self, cores: int) -> float:
-        """Give the part of the cores' time in which they were in use."""
-        return self.core_seconds / (cores * self.makespan) if self.makespan else 1.0
-
 
 def simulate(
     jobs: Sequence[Job], cores: int, *, window: int | None = None, latency: float = 0.0
