@@ -106,7 +106,7 @@ def _release_left(scheduler: Scheduler, left: Sequence[Submission]) -> None:
 def _submit_one(
     draft: Draft, prepared: Prepared, jobs: Sequence[str], ledger: Ledger, *, held: bool
 ) -> str:
-    token = secrets.token_hex(8)
+    token = f"t{secrets.token_hex(8)}"  # never digits only: PBS would call it a number
     ledger.submitting(prepared.id, draft.run, token, held)
     script = draft.rundir.batches / f"{prepared.id}.sh"
     after = [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from json import dumps, loads
 from pathlib import Path
 
 import pytest
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, Reason, State
+from hpcpipe.schedulers import qstat
 from hpcpipe.schedulers.base import Done
 from hpcpipe.schedulers.pbs import PBS
 
@@ -116,6 +118,65 @@ def test_an_answer_that_is_no_json_is_silence() -> None:
     torn = PBS(lambda argv, _: Done(tuple(argv), 0, '{"Jobs":{"1.pbshost":'))
     with pytest.raises(SchedulerUnavailable, match="no JSON"):
         torn.poll(["1.pbshost"])
+
+
+JOBS = ["2[].pbshost", "4[].pbshost", "14.pbshost", "15.pbshost", "16.pbshost"]
+
+
+def both(spoil: Callable[[str], str]) -> tuple[PBS, list[Sequence[str]]]:
+    """Make an adapter whose questions are answered as JSON, spoiled, and else as text; and give
+    the questions."""
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        del cwd
+        asked.append(argv)
+        json = spoil((OUTPUTS / "qstat_fF_mixed.json").read_text())
+        return Done(
+            tuple(argv), 0, json if "json" in argv else (OUTPUTS / "qstat_f_mixed.txt").read_text()
+        )
+
+    return PBS(run), asked
+
+
+def first_only(text: str) -> str:
+    """Leave all jobs out but the first, as the version after 23.06.06 does (openpbs issue 2672)."""
+    first = dict([next(iter(loads(text, strict=False)["Jobs"].items()))])
+    return dumps({"Jobs": first})
+
+
+def unescaped(text: str) -> str:
+    """Print a variable as 19.1 does (openpbs issue 1255)."""
+    return text.replace('"SLEEP":\t3', '"SLEEP":\t007', 1)
+
+
+@pytest.mark.parametrize("spoil", [first_only, unescaped])
+def test_where_the_json_is_wrong_the_text_says_the_same(spoil: Callable[[str], str]) -> None:
+    right, asked = both(str)
+    expected = right.poll(JOBS)
+    assert len(asked) == 1
+    spoiled, asked = both(spoil)
+    told = spoiled.poll(JOBS)
+    for job in JOBS[2:]:
+        assert told[job] == expected[job]
+    assert asked == [
+        ("qstat", "-t", "-f", "-F", "json", *JOBS),
+        ["qstat", "-t", "-f", *JOBS],
+    ]
+
+
+def test_text_is_read_as_json_is() -> None:
+    json, text = (
+        qstat.read((OUTPUTS / name).read_text())
+        for name in ("qstat_fF_mixed.json", "qstat_f_mixed.txt")
+    )
+    assert list(text) == [*JOBS, "17.pbshost"]  # which started between the two
+    later = ("eligible_time", "array_state_count", "array_indices_remaining", "mtime")
+    for job in JOBS:
+        for name, value in text[job].items():
+            told = json[job][name]
+            spelled = {k: str(v) for k, v in told.items()} if isinstance(told, dict) else told
+            assert name in later or value in (spelled, str(told)), (job, name)
 
 
 def test_arrays_are_waited_for_until_they_end_and_jobs_until_they_end_well() -> None:

@@ -92,28 +92,6 @@ def test_one_cluster_of_several_is_named_in_every_question() -> None:
     assert asked[-2:] == [("scancel", "-M", "abel", "7", "8"), ("scancel", "-M", "abel", "9")]
 
 
-@pytest.mark.parametrize(
-    ("words", "passing"),
-    [
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: "
-         "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
-         True),
-        ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed", True),
-        ("sbatch: error: AssocGrpSubmitJobsLimit\nsbatch: error: Batch job", True),
-        ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", True),
-        ("sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission "
-         "failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time "
-         "limits)",
-         False),
-        ("sbatch: error: Batch job submission failed: Invalid account or account/partition", False),
-    ],
-)  # fmt: skip
-def test_a_limit_of_jobs_may_pass_and_other_refusals_do_not(words: str, passing: bool) -> None:
-    with pytest.raises(SchedulerError) as refused:
-        slurm((1, "", words)).submit(Path("run/batches/x.sh"), token="t")
-    assert (refused.value.passing, str(refused.value)) == (passing, words)
-
-
 SITE = """
 extends = "test-slurm"
 slurm = { cluster = "hpcpipe", gpus = "gres", signal = "TERM@55" }

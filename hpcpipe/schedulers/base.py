@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import abc
 import os
+import re
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -60,8 +61,10 @@ def run_command(argv: Sequence[str], cwd: Path | None = None, timeout: float = 1
         raise SchedulerUnavailable(
             f"{argv[0]}: command not found; is this a login node of the cluster?"
         ) from None
-    except subprocess.TimeoutExpired:
-        raise SchedulerUnavailable(f"{argv[0]} did not answer in {timeout:.0f} s") from None
+    except subprocess.TimeoutExpired as late:
+        said = (late.stderr or b"").decode(errors="replace").strip()
+        silent = f"{argv[0]} did not answer in {timeout:.0f} s"
+        raise SchedulerUnavailable(f"{said}\n({silent})" if said else silent) from None
     decode = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     return Done(tuple(argv), done.returncode, *decode)
 
@@ -129,6 +132,8 @@ class CommandScheduler(abc.ABC):
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
+    unreachable_words: ClassVar[str]  # a pattern of what a failed command says that could not ask
+    passing_words: ClassVar[str] = r"(?!)"  # or was refused, since some limit of jobs is reached
 
     def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
         self._run = run
@@ -149,12 +154,12 @@ class CommandScheduler(abc.ABC):
             self.refuse(self._run(self.release_command(jobs), None))
 
     def poll(self, jobs: Collection[str]) -> Mapping[str, JobStatus]:
-        return self.read_poll(self._run(self.poll_command(jobs), None)) if jobs else {}
+        return self.read_poll(self.ask(self.poll_command(jobs))) if jobs else {}
 
     def account(self, jobs: Collection[str], since: float) -> Mapping[str, JobEnd]:
         if not jobs:
             return {}
-        return self.read_account(self._run(self.account_command(jobs, since), None))
+        return self.read_account(self.ask(self.account_command(jobs, since)))
 
     def cancel(self, jobs: Sequence[str]) -> None:
         size = self._cancels or len(jobs) or 1
@@ -165,8 +170,12 @@ class CommandScheduler(abc.ABC):
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
         if not tokens:
             return {}
-        found = self.read_find(self._run(self.find_command(), None))
+        found = self.read_find(self.ask(self.find_command()))
         return {token: job for token, job in found.items() if token in tokens}
+
+    def ask(self, words: Sequence[str]) -> Done:
+        """Run a command that changes nothing."""
+        return self._run(words, None)
 
     def refuse(self, done: Done) -> None:
         """Raise if the command failed: could not be asked, or was asked and refused."""
@@ -178,12 +187,11 @@ class CommandScheduler(abc.ABC):
 
     def passing(self, done: Done) -> bool:
         """Tell whether what was refused may be taken later: where a limit of jobs is reached."""
-        del done
-        return False
+        return bool(re.search(self.passing_words, done.stderr))
 
-    @abc.abstractmethod
     def unreachable(self, done: Done) -> bool:
         """Tell whether a failed command failed because the scheduler does not answer."""
+        return bool(re.search(self.unreachable_words, done.stderr))
 
     @abc.abstractmethod
     def submit_command(

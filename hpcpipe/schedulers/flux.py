@@ -35,7 +35,6 @@ from hpcpipe.schedulers.base import CommandScheduler, Done, Run, directives, run
 
 Row = Mapping[str, Any]
 
-_UNREACHABLE = r"Unable to connect to Flux|broker socket|Connection (reset|refused)"
 _LIVE = {
     "DEPEND": State.QUEUED,
     "PRIORITY": State.QUEUED,
@@ -54,13 +53,13 @@ class Flux(CommandScheduler):
 
     name: ClassVar[str] = "flux"
     capabilities: ClassVar[Capabilities] = Capabilities(elementwise=False, sparse=False)
+    unreachable_words: ClassVar[str] = (
+        r"Unable to connect to Flux|broker socket|Connection (reset|refused)"
+    )
 
     def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
         super().__init__(run, cancels)
         self._gate = ""  # of what this process submitted held
-
-    def unreachable(self, done: Done) -> bool:
-        return bool(re.search(_UNREACHABLE, done.stderr))
 
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False

@@ -52,11 +52,6 @@ from hpcpipe.schedulers.jobads import cluster_of, job_of
 
 T = TypeVar("T")
 
-# "(null)" is how 23.9 calls a schedd of which the collector is to tell, and does not answer.
-_UNREACHABLE = (
-    r"(?im)can't find address|failed to (connect|fetch ads)|unable to (locate|contact)"
-    r"|unknown host|: \(null\)$|communication error|(CEDAR|SECMAN):\d+"
-)
 _FIRST = "Renaming rescue DAGs newer than number 0\n"  # it says, whether it then submits or not
 
 
@@ -65,14 +60,17 @@ class HTCondor(CommandScheduler):
 
     name: ClassVar[str] = "htcondor"
     capabilities: ClassVar[Capabilities] = Capabilities(success=False, no_path=r'[\n"\\]')
+    # "(null)" is how 23.9 calls a schedd of which the collector is to tell, and does not answer.
+    unreachable_words: ClassVar[str] = (
+        r"(?im)can't find address|failed to (connect|fetch ads)|unable to (locate|contact)"
+        r"|unknown host|: \(null\)$|communication error|(CEDAR|SECMAN):\d+"
+    )
+    passing_words: ClassVar[str] = "would exceed MAX_JOBS"
 
     def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
         super().__init__(run, cancels)
         self._held: tuple[str, Dag] | None = None  # its cluster; nodes may still be added
         self._dags: Mapping[str, Dag] = {}  # seen in the queue last, by cluster
-
-    def unreachable(self, done: Done) -> bool:
-        return bool(re.search(_UNREACHABLE, done.stderr))
 
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False

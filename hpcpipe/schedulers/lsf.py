@@ -36,7 +36,6 @@ from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.schedulers.base import CommandScheduler, Done, Run, directives, run_command
 
-_UNREACHABLE = r"(?i)LSF is down|Cannot connect to LSF|daemon not responding|command not found"
 _FIELDS = "jobid jobindex stat exit_code exit_reason run_time max_mem exec_host pend_reason"
 _LIVE = {
     "PEND": State.QUEUED,
@@ -71,13 +70,13 @@ class LSF(CommandScheduler):
 
     name: ClassVar[str] = "lsf"
     capabilities: ClassVar[Capabilities] = Capabilities(first_index=1)
+    unreachable_words: ClassVar[str] = (
+        r"(?i)LSF is down|Cannot connect to LSF|daemon not responding|command not found"
+    )
 
     def __init__(self, run: Run = run_command, cancels: int | None = None) -> None:
         super().__init__(run, cancels)
         self._names: dict[str, str] = {}  # by job
-
-    def unreachable(self, done: Done) -> bool:
-        return bool(re.search(_UNREACHABLE, done.stderr))
 
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False

@@ -72,6 +72,7 @@ class Oar(CommandScheduler):
     capabilities: ClassVar[Capabilities] = Capabilities(
         elementwise=False, sparse=False, success=False, first_index=1
     )
+    unreachable_words: ClassVar[str] = r"(?i)DB connection error|Cannot connect to|refused"
 
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
@@ -92,9 +93,6 @@ class Oar(CommandScheduler):
     def _knock(self) -> None:
         """Ask something that costs nothing, of the one command that does not wait for an answer."""
         self.refuse(self._run(("oarstat", "-J", "--sql", "job_id = 0"), None))
-
-    def unreachable(self, done: Done) -> bool:
-        return bool(re.search(r"(?i)DB connection error|Cannot connect to|refused", done.stderr))
 
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool

@@ -1,8 +1,8 @@
 """PBS Professional and OpenPBS.
 
 Commands: ``qsub``, ``qrls``, ``qstat -f -F json`` (with ``-x`` for what has ended), ``qdel``,
-``qselect``. Written against OpenPBS 23.06.06: golden samples of what it printed, and a stand-in
-for its commands that keeps to them. Not tried on a real one.
+``qselect``. Written against OpenPBS 23.06.06: golden samples of what it printed, a stand-in for
+its commands that keeps to them, and its source. Not tried on a real one.
 
 Site keys: ``[pbs] options``, extra ``#PBS`` directives passed through whole, and ``account``, the
 option that names the account: ``"-A "``, on some clusters ``"-P "`` or ``"-W group_list="``.
@@ -25,11 +25,16 @@ Oddities worth knowing:
   root folder, and the job finds the run's own in ``$HPCPIPE_FOLDER``, where all but the plainest
   characters are ``%`` and three octal digits.
 * Arrays may always be started again by PBS itself, after their node failed.
+* The JSON of 19.1 is none where a variable holds some signs or ``007``, and the one after 23.06.06
+  leaves out all jobs but the first (openpbs issues 2541, 1255, 2672). Then the same is asked again
+  as text.
+* Output that goes to ``/dev/null`` is copied to that of the host which submitted, by scp, unless
+  the site says ``$usecp``. On ``localhost`` it is not (``src/resmom/stage_func.c``).
+* What it mails if nothing is said, of jobs that it aborts, is not asked for; ``options`` may be.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,10 +46,6 @@ from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, State
 from hpcpipe.schedulers import qstat
 from hpcpipe.schedulers.base import CommandScheduler, Done
 
-_UNREACHABLE = (
-    r"(?i)cannot connect to server|could not connect|Connection refused|Connection timed out"
-    r"|Communication failure|Premature end of message|End of File|command not found"
-)
 _TOKEN = "HPCPIPE_TOKEN"
 
 
@@ -59,10 +60,16 @@ class PBS(CommandScheduler):
         array_of_one=False,
         success=False,
     )
+    unreachable_words: ClassVar[str] = (
+        r"(?i)cannot connect to server|could not connect|Connection refused|Connection timed out"
+        r"|Communication failure|Premature end of message|End of File|command not found"
+        r"|Server shutting down|No free connections|connection table full|Batch protocol error"
+    )
+    # A limit of jobs, or of what all that is queued asks for (``src/lib/Liblog/pbs_messages.c``).
+    passing_words: ClassVar[str] = (
+        r"Maximum number of jobs|would exceed .*limit|Resource temporarily unavailable"
+    )
     over: ClassVar[str] = "FX"  # the states of what has ended
-
-    def unreachable(self, done: Done) -> bool:
-        return bool(re.search(_UNREACHABLE, done.stderr))
 
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
@@ -99,6 +106,12 @@ class PBS(CommandScheduler):
     def release_command(self, jobs: Sequence[str]) -> tuple[str, ...]:
         return ("qrls", *jobs)
 
+    def ask(self, words: Sequence[str]) -> Done:
+        done = super().ask(words)
+        if "json" not in words or qstat.is_whole(done.stdout, done.stderr, words):
+            return done
+        return super().ask([word for word in words if word not in ("-F", "json")])
+
     def poll_command(self, jobs: Collection[str]) -> tuple[str, ...]:
         # Without -x, which a server without history answers with a refusal, of live jobs too.
         return ("qstat", "-t", "-f", "-F", "json", *self.whole(jobs))
@@ -133,10 +146,9 @@ class PBS(CommandScheduler):
         """Read what ``qstat`` says, job by job; those it does not know are left out."""
         self.refuse_but_for_unknown(done)
         try:
-            read = json.loads(done.stdout or "{}", strict=False)
+            yield from qstat.read(done.stdout).items()
         except ValueError as error:
             raise SchedulerUnavailable(f"{done.words}\n(qstat gave no JSON: {error})") from None
-        yield from read.get("Jobs", {}).items()
 
     def refuse_but_for_unknown(self, done: Done) -> None:
         """Raise if the command failed for another cause than jobs that are gone."""
@@ -153,11 +165,11 @@ class PBS(CommandScheduler):
 
         if not tokens:
             return {}
-        mine = self._run(("qselect", "-u", getuser()), None)
+        mine = self.ask(("qselect", "-u", getuser()))
         self.refuse(mine)
         if not (jobs := mine.stdout.split()):
             return {}
-        found = self.read_find(self._run((*self.find_command(), *jobs), None))
+        found = self.read_find(self.ask((*self.find_command(), *jobs)))
         return {token: job for token, job in found.items() if token in tokens}
 
     def find_command(self) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
-"""What ``qstat`` says of one job, read: in the words and numbers of OpenPBS 23.06.06."""
+"""What ``qstat -f`` says of jobs, read: in the words and numbers of OpenPBS 23.06.06."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
 
 Row = Mapping[str, Any]  # by attribute
+
+_ATTRIBUTE = re.compile(r" {4}(\w+)(?:\.(\w+))? = (.*)")
+_NUMBERS = ("Exit_status", "substate")
 
 _LIVE = {
     "Q": State.QUEUED,
@@ -23,6 +27,49 @@ _LIVE = {
 _LIMITS = {-29: Reason.TIME, -28: Reason.TIME, -27: Reason.MEMORY, -26: Reason.MEMORY}
 DELETED = 91  # substate
 SIGNAL = 256  # the Exit_status of a signal is so much higher
+
+
+def read(text: str) -> Mapping[str, Row]:
+    """Read JSON, or the text that is printed where that is not asked for: rows by job.
+
+    Raises ValueError for JSON that is none.
+    """
+    if not text.startswith("Job Id:"):
+        jobs: Mapping[str, Row] = json.loads(text or "{}", strict=False).get("Jobs", {})
+        return jobs
+    return {
+        job: dict(_attributes(lines.replace("\n\t", "").split("\n")))
+        for job, _, lines in (part.partition("\n") for part in text.split("Job Id: ")[1:])
+    }
+
+
+def is_whole(text: str, complaints: str, words: Sequence[str]) -> bool:
+    """Tell whether JSON is such, and says something of all jobs asked about, if of any."""
+    try:
+        jobs = read(text)
+    except ValueError:
+        return False
+    told = {_number(word) for word in (*jobs, *complaints.split())}
+    asked = {_number(word) for word in words if word[:1].isdigit()}
+    return not jobs or asked <= told
+
+
+def _number(job: str) -> str:
+    return job.partition(".")[0]
+
+
+def _attributes(lines: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Read the attributes of a job, line by line; those of one thing together."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, part, value in (found.groups() for found in map(_ATTRIBUTE.match, lines) if found):
+        if part:
+            groups.setdefault(name, {})[part] = value
+        elif name == "Variable_List":
+            pairs = (one.partition("=") for one in value.split(","))
+            groups[name] = {variable: given for variable, _, given in pairs}
+        else:
+            yield name, int(value) if name in _NUMBERS else value
+    yield from groups.items()
 
 
 def status(row: Row) -> JobStatus:

@@ -35,10 +35,6 @@ from hpcpipe.schedulers.base import CommandScheduler, Done
 from hpcpipe.schedulers.qacct import read_records, spread
 
 T = TypeVar("T", JobStatus, JobEnd)
-_UNREACHABLE = (
-    r"(?i)unable to (send message|contact|connect)|commlib|got (send|select) error"
-    r"|read qmaster name|cell directory|set the environment variable SGE_ROOT|timeout"
-)
 _KNOWN = set("hqwrtRsSTNPdE")  # the letters of a state
 
 
@@ -50,9 +46,14 @@ class Sge(CommandScheduler):
         element_dependency=False, sparse=False, subset=False, success=False, first_index=1,
         no_path=r"\n|\$(HOME|USER|JOB_ID|JOB_NAME|HOSTNAME|TASK_ID)",
     )  # fmt: skip
+    unreachable_words: ClassVar[str] = (
+        r"(?i)unable to (send message|contact|connect)|commlib|got (send|select) error"
+        r"|read qmaster name|cell directory|set the environment variable SGE_ROOT|timeout"
+    )
+    passing_words: ClassVar[str] = r"only \d+ jobs are allowed per (user|cluster)"
 
     def unreachable(self, done: Done) -> bool:
-        return bool(re.search(_UNREACHABLE, done.stderr + done.stdout))
+        return super().unreachable(done._replace(stderr=done.stderr + done.stdout))
 
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool

@@ -52,18 +52,6 @@ from hpcpipe.schedulers.base import CommandScheduler, Done, Run, run_command
 from hpcpipe.schedulers.sacct import ENDED, FIELDS, LIVE, read_ends, read_scontrol
 from hpcpipe.schedulers.sacct import spread as spread
 
-_UNREACHABLE = (
-    r"(?i)Unable to contact slurm controller|Connection refused|Connection timed out"
-    r"|Socket timed out|Zero Bytes were transmitted|Unable to establish (control|configuration)"
-    r"|Could not establish a configuration|Problem talking to the database"
-    r"|Unable to connect to database|command not found"
-    r"|Unexpected message received"  # so `scontrol`
-)
-# A limit of jobs, of whomever it is; a limit of their size or time shall not match.
-_PASSING = (
-    r"(QOS|Assoc)(Max|Grp)\w*Submit\w*Limit|Resource temporarily unavailable"
-    r"|temporarily unable to accept job"
-)
 _NEVER = "2037-01-01"  # when what is held would start
 _NO_ACCOUNTING = "accounting storage is disabled"
 
@@ -73,18 +61,24 @@ class Slurm(CommandScheduler):
 
     name: ClassVar[str] = "slurm"
     capabilities: ClassVar[Capabilities] = Capabilities(window=10, no_path=r"\\|%[0-9A-Za-z%]")
+    unreachable_words: ClassVar[str] = (
+        r"(?i)Unable to contact slurm controller|Connection refused|Connection timed out"
+        r"|Socket timed out|Zero Bytes were transmitted|Unable to establish (control|configuration)"
+        r"|Could not establish a configuration|Problem talking to the database"
+        r"|Unable to connect to database|command not found"
+        r"|Unexpected message received"  # so `scontrol`
+    )
+    # A limit of jobs, of whomever it is; a limit of their size or time shall not match.
+    passing_words: ClassVar[str] = (
+        r"(QOS|Assoc)(Max|Grp)\w*Submit\w*Limit|Resource temporarily unavailable"
+        r"|temporarily unable to accept job"
+    )
 
     def __init__(
         self, run: Run = run_command, cancels: int | None = None, cluster: str | None = None
     ) -> None:
         super().__init__(run, cancels)
         self._on = ("-M", cluster) if cluster else ()
-
-    def unreachable(self, done: Done) -> bool:
-        return bool(re.search(_UNREACHABLE, done.stderr))
-
-    def passing(self, done: Done) -> bool:
-        return bool(re.search(_PASSING, done.stderr))
 
     def submit_command(
         self, script: Path, after: Sequence[After], *, token: str, held: bool

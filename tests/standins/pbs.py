@@ -174,7 +174,7 @@ def qsub(argv: list[str]) -> int:
             limit=ask.get("walltime"),
             held="-h" in said,
             after=[after for key, value in options if key == "-W" for after in _others(value)],
-            output=said.get("-o", "/dev/null"),
+            output=said.get("-o", "/dev/null").removeprefix("localhost:"),
             facts={"queue": queue, "words": shlex.join(argv), "user": getuser()},
         )
         if "-r" in said and job.indices is not None and said["-r"] == "n":

@@ -2,7 +2,8 @@
 #PBS -N smooth.wf
 #PBS -r n
 #PBS -j oe
-#PBS -o /dev/null
+#PBS -o localhost:/dev/null
+#PBS -m n
 #PBS -q gpu
 #PBS -P lab
 #PBS -l select=1:ncpus=4:mem=4096mb:ngpus=2

@@ -2,7 +2,8 @@
 #PBS -N bet.wf
 #PBS -J 0-1
 #PBS -j oe
-#PBS -o /dev/null
+#PBS -o localhost:/dev/null
+#PBS -m n
 #PBS -l select=1:ncpus=1
 folder=$(printf '%b.' "$(printf %s "$HPCPIPE_FOLDER" | sed 's/%/\\0/g')")
 cd -- "${folder%.}" || exit 1

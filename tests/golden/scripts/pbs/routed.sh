@@ -2,7 +2,8 @@
 #PBS -N bet.wf
 #PBS -J 0-1%2
 #PBS -j oe
-#PBS -o /dev/null
+#PBS -o localhost:/dev/null
+#PBS -m n
 #PBS -q standard
 #PBS -A lab
 #PBS -l select=1:ncpus=3:mem=4096mb:ngpus=1:a100_1g.5gb:nvme:hdr

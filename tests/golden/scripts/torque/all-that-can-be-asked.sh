@@ -3,6 +3,7 @@
 #PBS -r n
 #PBS -j oe
 #PBS -o /dev/null
+#PBS -m n
 #PBS -q gpu
 #PBS -A lab
 #PBS -l nodes=1:ppn=4:gpus=2

@@ -3,6 +3,7 @@
 #PBS -r n
 #PBS -j oe
 #PBS -o /dev/null
+#PBS -m n
 #PBS -l nodes=1:ppn=1
 folder=$(printf '%b.' "$(printf %s "$HPCPIPE_FOLDER" | sed 's/%/\\0/g')")
 cd -- "${folder%.}" || exit 1

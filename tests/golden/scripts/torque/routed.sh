@@ -4,6 +4,7 @@
 #PBS -r n
 #PBS -j oe
 #PBS -o /dev/null
+#PBS -m n
 #PBS -q standard
 #PBS -A lab
 #PBS -l nodes=1:ppn=3:gpus=1:a100_1g.5gb:nvme:hdr
