@@ -3,9 +3,12 @@ as on those that keep it from starting."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from contract.harness import Cluster
+from contract.dialects.pbs import STANDIN as PBS_STANDIN
+from contract.harness import Cluster, tried
 
 # The last one to end is good, and so is the first: whoever goes by one of them is misled.
 FLOW = """
@@ -43,6 +46,18 @@ FLOW = """
 def test_where_three_of_twenty_fail_seventeen_go_on_and_three_say_why_not(
     cluster: Cluster, memory: str
 ) -> None:
+    seventeen_go_on(cluster, memory)
+
+
+def test_so_they_do_where_a_pbs_forgets_at_once_what_has_ended(tmp_path: Path) -> None:
+    """As it does by default."""
+    with tried(PBS_STANDIN, tmp_path) as cluster:
+        (tmp_path / "standin" / "no_history").touch()
+        seventeen_go_on(cluster, "120M")
+
+
+def seventeen_go_on(cluster: Cluster, memory: str) -> None:
+    """Run it, and see who ran and who did not."""
     cluster.write("twenty.py", FLOW.replace("{memory}", memory))
     cluster.hpcpipe("submit", "twenty.py")
     report = cluster.finish()

@@ -64,7 +64,7 @@ class House:
         """Obey the dependencies; a queue may be closed, and a job too big for ever."""
         del element
         steps = {_judge(state, after) for after in job.after}
-        if Step.DROP in steps:
+        if job.facts["rejected"] or Step.DROP in steps:
             return Step.DROP
         stuck = job.facts["queue"] == "closed" or job.cpus > CPUS
         return Step.WAIT if stuck or Step.WAIT in steps else Step.START
@@ -93,12 +93,16 @@ class House:
         return os.environ["HOME"]
 
 
+def _rejects(state: State, after: After) -> bool:
+    """Tell whether a new job's dependency is on one that is not known, or not any more."""
+    parent = state.jobs.get(after.job)
+    return parent is None or (not history() and parent.all_are("ended"))
+
+
 def _judge(state: State, after: After) -> Step:
     """Say what one dependency lets a job do."""
     parent = state.jobs.get(after.job)
-    if parent is None or (not history() and parent.all_are("ended")):
-        return Step.DROP
-    if not parent.all_are("ended"):
+    if parent is None or not parent.all_are("ended"):
         return Step.WAIT
     code = exit_status(parent.last())
     if after.kind == "afterok":
@@ -177,6 +181,7 @@ def qsub(argv: list[str]) -> int:
             output=said.get("-o", "/dev/null").removeprefix("localhost:"),
             facts={"queue": queue, "words": shlex.join(argv), "user": getuser()},
         )
+        job.facts["rejected"] = any(_rejects(state, after) for after in job.after)
         if "-r" in said and job.indices is not None and said["-r"] == "n":
             raise Refused("{name}: Job arrays must be rerunable", 1)
         state.jobs[job.number] = job
