@@ -134,19 +134,27 @@ def _insist(scheduler: Scheduler, token: str, submit: Callable[[], str]) -> str:
     while True:
         try:
             return submit()
-        except SchedulerUnavailable:
+        except SchedulerUnavailable as error:
             unanswered += 1
             if unanswered == _TRIES:
                 raise
-            time.sleep(2 ** (unanswered - 1))
+            _wait(error, 2 ** (unanswered - 1))
             # The command may have arrived though its answer did not.
             if token in (found := scheduler.find([token])):
                 return found[token]
         except SchedulerError as error:
             if not error.passing or refused == len(_WAITS):
                 raise
-            time.sleep(_WAITS[refused])
+            _wait(error, _WAITS[refused])
             refused += 1
+
+
+def _wait(error: SchedulerError, seconds: int) -> None:
+    """Sleep, and say why: on standard error, unless the program that submits logs elsewhere."""
+    import logging
+
+    logging.getLogger(__name__).warning("%s\nTrying again in %d s.", error, seconds)
+    time.sleep(seconds)
 
 
 def _keep_pace(draft: Draft) -> None:

@@ -309,10 +309,14 @@ def full(*calls: int) -> Callable[[str], None]:
     return hook
 
 
-def test_a_limit_of_jobs_is_waited_for_a_while(four: Lab, naps: list[float]) -> None:
+def test_a_limit_of_jobs_is_waited_for_a_while(
+    four: Lab, naps: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     four.scheduler.hook = full(2, 3, 5)
     four.submit()
     assert naps == [5, 10, 5]
+    said = [f"QOSMaxSubmitJobPerUserLimit\nTrying again in {seconds} s." for seconds in naps]
+    assert caplog.messages == said
     check_complete(four)
 
 
