@@ -66,6 +66,7 @@ def _census(spools: Mapping[str, Path]) -> Census:
 def _census_of_standin(spools: Mapping[str, Path]) -> Census:
     """Count nodes by workflow, those too that DAGMan has not submitted yet."""
     told: Census = {name: Counter() for name in spools}
+    run_command(("condor_q", *jobads.question()))  # without a daemon, what defers looks again so
     state: engine.State = pickle.loads(Path(os.environ["STANDIN"], "state").read_bytes())
     for job in state.jobs.values():
         name = Path(job.folder).parent.name
