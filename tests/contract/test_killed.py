@@ -119,7 +119,7 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     begins = [f"subprocess.Popen {command}", "has started a command"]
     started = [at for at in range(2, len(steps) + 1) if steps[at - 2 : at] == begins]
     slow.touch()
-    assert submit(one, started[which]) == -signal.SIGKILL
+    assert submit(one, started[cluster.dialect.ahead + which]) == -signal.SIGKILL
     until(begun.exists)
     slow.unlink()
     one.hpcpipe("submit", "flow.py")

@@ -110,6 +110,7 @@ def submit(argv: list[str], here: Engine) -> int:
     if queue not in QUEUES:
         raise Refused(f"[Errno 22] {queue!r} is not a valid queue")
     limit = _seconds(last["time-limit"]) if "time-limit" in last else None
+    numbers = []
     with here.open() as state:
         after = [_dependency(state, text) for text in said.get("dependency", [])]
         for copy in _idset(last["cc"]) if "cc" in last else [None]:
@@ -127,7 +128,8 @@ def submit(argv: list[str], here: Engine) -> int:
                 facts={"cc": copy},
             )
             state.jobs[job.number] = job
-            print(spell(job.number))
+            numbers.append(job.number)
+    print(*map(spell, numbers), sep="\n")  # whether anybody reads that or not
     return 0
 
 

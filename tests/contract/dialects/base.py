@@ -94,6 +94,7 @@ class Dialect:
     stride: int = 1  # of the steps at which a submission is killed
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
+    ahead: int = 0  # how many times what submits is run before the first batch
     late: bool = True  # whether what submits does so even if who started it is gone
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
     words: tuple[str, str] = ("", "")  # how its queue says "held", and a word that it never says

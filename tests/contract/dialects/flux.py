@@ -26,5 +26,6 @@ FLUX = Dialect(
     real=False,
     census=standin.census,
     commands=("flux",),
+    ahead=1,  # the gate
     words=('"state": "DEPEND"', '"state": "HIBERNATE"'),
 )
