@@ -51,9 +51,7 @@ class Tsp(CommandScheduler):
     capabilities: ClassVar[Capabilities] = Capabilities(
         arrays=False, elementwise=False, element_dependency=False, success=False, hold=False
     )
-
-    def unreachable(self, done: Done) -> bool:
-        return "server didn't come up" in done.stderr
+    unreachable_words: ClassVar[str] = "server didn't come up"
 
     def passing(self, done: Done) -> bool:
         return done.status == 2  # -B: the queue is full

@@ -28,9 +28,9 @@ Oddities worth knowing:
 * The JSON of 19.1 is none where a variable holds some signs or ``007``, and the one after 23.06.06
   leaves out all jobs but the first (openpbs issues 2541, 1255, 2672). Then the same is asked again
   as text.
-* Output that goes to ``/dev/null`` is copied to that of the host which submitted, by scp, unless
-  the site says ``$usecp``. On ``localhost`` it is not (``src/resmom/stage_func.c``).
-* What it mails if nothing is said, of jobs that it aborts, is not asked for; ``options`` may be.
+* Output is copied to the host that submitted, by scp, even to ``/dev/null`` there, unless the site
+  says ``$usecp``; not to that of ``localhost`` (``src/resmom/stage_func.c``).
+* It mails what it aborts, if not told otherwise. Scripts say ``-m n``; later ``options`` win.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class PBS(CommandScheduler):
         r"|Server shutting down|No free connections|connection table full|Batch protocol error"
     )
     # A limit of jobs, or of what all that is queued asks for (``src/lib/Liblog/pbs_messages.c``).
-    passing_words: ClassVar[str] = (
-        r"Maximum number of jobs|would exceed .*limit|Resource temporarily unavailable"
-    )
+    passing_words: ClassVar[str] = r"Maximum number of jobs|would exceed .*limit|temporarily"
     over: ClassVar[str] = "FX"  # the states of what has ended
 
     def submit(
