@@ -48,7 +48,7 @@ _VARIES = (
     (re.compile(r"\b\d+(\.\d+)? s\b"), "T s"),
     (re.compile(r"(?<=used) +\d+ MB"), " M MB"),
     (re.compile(r"-[0-9a-f]{8}\b"), "-DIGEST"),
-    (re.compile(r":[0-9a-f]{16}\b"), ":TOKEN"),
+    (re.compile(r":t[0-9a-f]{16}\b"), ":TOKEN"),
 )
 
 

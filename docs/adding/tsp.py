@@ -11,7 +11,7 @@ Oddities worth knowing:
   alone, and, once it has a slot, waits there for the others by ``tsp -w``. They cannot all wait for
   ever: jobs start in the order of submission, if nobody puts one forward by ``tsp -u``.
 * Numbers begin at 0 again with each new server, after a boot or ``tsp -K``. A job's id here is
-  therefore its number and the token in its label: ``7:9f86d081884c7d65``.
+  therefore its number and the token in its label: ``7:t9f86d081884c7d65``.
 * What was skipped, since its upstream failed, is listed so. A queued job that is removed is not
   listed any more. A signal that ended a job is listed as -1.
 * ``tsp -C`` forgets ended jobs; what is then submitted to come after one is skipped.
@@ -34,7 +34,7 @@ from hpcpipe.schedulers.base import CommandScheduler, Done
 
 _STATES = {"queued": State.QUEUED, "running": State.RUNNING}
 _ENDED = ("finished", "skipped")
-# 7   finished   /tmp/ts-out.hrcemx 3        0.50/0.00/0.00 [6]&& [first-1:9f86d081]sh -c ...
+# 7   finished   /tmp/ts-out.hrcemx 3        0.50/0.00/0.00 [6]&& [first-1:t9f86d08]sh -c ...
 _ROW = re.compile(
     r"^(?P<number>\d+) +(?P<word>\w+) .*?"
     r"(?: (?P<level>-?\d+) +(?P<wall>[\d.]+)/[\d.]+/[\d.]+ +)?"
