@@ -161,7 +161,7 @@ def test_where_the_json_is_wrong_the_text_says_the_same(spoil: Callable[[str], s
         assert told[job] == expected[job]
     assert asked == [
         ("qstat", "-t", "-f", "-F", "json", *JOBS),
-        ["qstat", "-t", "-f", *JOBS],
+        ("qstat", "-t", "-f", *JOBS),
     ]
 
 

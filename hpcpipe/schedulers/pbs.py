@@ -108,7 +108,7 @@ class PBS(CommandScheduler):
         done = super().ask(words)
         if "json" not in words or qstat.is_whole(done.stdout, done.stderr, words):
             return done
-        return super().ask([word for word in words if word not in ("-F", "json")])
+        return super().ask(tuple(word for word in words if word not in ("-F", "json")))
 
     def poll_command(self, jobs: Collection[str]) -> tuple[str, ...]:
         # Without -x, which a server without history answers with a refusal, of live jobs too.

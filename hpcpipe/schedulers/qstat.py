@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
@@ -29,6 +30,7 @@ DELETED = 91  # substate
 SIGNAL = 256  # the Exit_status of a signal is so much higher
 
 
+@lru_cache(maxsize=1)  # of one answer: whether it is whole, and then what it says
 def read(text: str) -> Mapping[str, Row]:
     """Read JSON, or the text that is printed where that is not asked for: rows by job.
 
