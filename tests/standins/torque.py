@@ -175,7 +175,7 @@ def qsub(argv: list[str]) -> int:
             limit=ask.get("walltime"),
             held="-h" in said,
             after=after,
-            output=said.get("-o", "/dev/null").removeprefix("localhost:"),
+            output=said.get("-o", "/dev/null"),
             facts={"queue": queue, "words": shlex.join(argv), "user": getuser()},
         )
         for one in after:

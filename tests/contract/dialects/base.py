@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpcpipe.errors import SchedulerError
 from hpcpipe.model import Capabilities
 from hpcpipe.probes import REGISTRY
-from hpcpipe.schedulers.base import Run, Scheduler
+from hpcpipe.schedulers.base import Run, Scheduler, run_command
 
 Census = dict[str, Counter[str]]
 Times = Callable[[str], Mapping[str, tuple[str, str]]]
@@ -47,6 +49,25 @@ def says(*argv: str) -> Callable[[], str]:
         return (done.stdout.strip() or done.stderr.strip()).partition("\n")[0]
 
     return ask
+
+
+def answers(variable: str, *argv: str) -> Callable[[], str]:
+    """Make what says why a scheduler cannot be tried, if so: nothing in the environment leads to
+    it, the user is not one of its, or the command has no answer."""
+
+    @cache
+    def missing() -> str:
+        if not os.environ.get(variable):
+            return f"{variable} is not set"
+        if os.geteuid() == 0:
+            return "the tests run as root, who is no ordinary user of it"
+        try:
+            asked = run_command(argv, timeout=30)
+        except SchedulerError as error:
+            return str(error)
+        return f"{' '.join(argv)}: {asked.words}" if asked.status else ""
+
+    return missing
 
 
 def always() -> str:

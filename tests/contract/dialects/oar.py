@@ -7,27 +7,11 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from contract.dialects.base import Census, Dialect, says, stopped
+from contract.dialects.base import Census, Dialect, answers, says, stopped
 from hpcpipe.schedulers.oar import Oar
-
-
-@cache
-def _missing() -> str:
-    if not os.environ.get("HPCPIPE_TEST_OAR"):
-        return "HPCPIPE_TEST_OAR is not set"
-    if os.geteuid() == 0:
-        return "the tests run as root, from whom OAR takes no job"
-    try:
-        asked = subprocess.run(
-            ["oarstat", "-J"], capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"oarstat: {error}"
-    return "" if asked.returncode == 0 else f"oarstat: {asked.stdout or asked.stderr}".strip()
 
 
 def _out_of_reach(_: Path) -> dict[str, str]:
@@ -69,7 +53,7 @@ OAR = Dialect(
     many=1000 if os.environ.get("HPCPIPE_TEST_ALL") else 60,
     slow=3,
     stride=4,  # every element of every submission that is killed costs as much
-    missing=_missing,
+    missing=answers("HPCPIPE_TEST_OAR", "oarstat", "-J"),
     begin='exec >>"{log}" 2>&1\n',
     commands=("oarsub", "oarstat", "oarresume", "oardel"),
     words=('"Hold"', '"Hibernating"'),

@@ -6,11 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from contract.dialects import standin
-from contract.dialects.base import Census, Dialect, nothing, says
+from contract.dialects.base import Census, Dialect, answers, nothing, says
 from hpcpipe.schedulers import qstat
 from hpcpipe.schedulers.base import run_command
 from hpcpipe.schedulers.pbs import PBS as Adapter
@@ -30,14 +29,6 @@ def _census(spools: Mapping[str, Path]) -> Census:
         good = end is not None and (end.exit_code, end.reason) == (0, None)
         told[name]["live" if end is None else "good" if good else "bad"] += 1
     return told
-
-
-@cache
-def _missing() -> str:
-    if os.geteuid() == 0:
-        return "the tests run as root, who may not submit"
-    asked = run_command(("qstat", "-B"))
-    return f"qstat -B: {asked.words}" if asked.status else ""
 
 
 def _out_of_reach(home: Path) -> dict[str, str]:
@@ -79,7 +70,7 @@ REAL = replace(
     short_time="15s",  # MoM looks that often
     on=says("qstat", "--version"),
     real=True,
-    missing=_missing,
+    missing=answers("HPCPIPE_TEST_PBS", "qstat", "-B"),
 )
 
 PBS = REAL if os.environ.get("HPCPIPE_TEST_PBS") else STANDIN

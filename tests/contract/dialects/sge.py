@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect, says, stopped
+from contract.dialects.base import Census, Dialect, answers, says, stopped
 from hpcpipe.schedulers.drmaa import Drmaa
 from hpcpipe.schedulers.qacct import spread
 from hpcpipe.schedulers.sge import Sge
@@ -22,19 +22,7 @@ LIBRARY = "/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0"
 ASKED = ("-N t", "-cwd", "-S /bin/sh", "-j y", "-l h_rt=600,h_vmem=100M")
 
 
-@cache
-def _missing() -> str:
-    if not os.environ.get("SGE_ROOT"):
-        return "SGE_ROOT is not set"
-    if os.geteuid() == 0:
-        return "the tests run as root, who is no ordinary user of it"
-    try:
-        asked = subprocess.run(
-            ["qconf", "-sh"], capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"qconf -sh: {error}"
-    return f"qconf -sh: {asked.stderr}".strip() if asked.returncode else ""
+_missing = answers("SGE_ROOT", "qconf", "-sh")
 
 
 @cache

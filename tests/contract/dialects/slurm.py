@@ -7,28 +7,12 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect, says, stopped
+from contract.dialects.base import Census, Dialect, answers, says, stopped
 from hpcpipe.schedulers.slurm import Slurm
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
-
-
-@cache
-def _missing() -> str:
-    if not os.environ.get("SLURM_CONF"):
-        return "SLURM_CONF is not set"
-    if os.geteuid() == 0:
-        return "the tests run as root, who is no ordinary user of it"
-    try:
-        ping = subprocess.run(
-            ["scontrol", "ping"], capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"scontrol ping: {error}"
-    return "" if ping.returncode == 0 else f"scontrol ping: {ping.stdout or ping.stderr}".strip()
 
 
 def _out_of_reach(home: Path) -> dict[str, str]:
@@ -83,7 +67,7 @@ SLURM = Dialect(
     short_time="1m",  # it knows none below, and looks every half minute
     on=says("sinfo", "-V"),
     census=_census,
-    missing=_missing,
+    missing=answers("SLURM_CONF", "scontrol", "ping"),
     commands=("sbatch", "squeue", "sacct", "scontrol", "scancel", "sacctmgr"),
     aligned=("sbatch", "sbatch", "scontrol"),
     words=("|PENDING|", "|HIBERNATING|"),
