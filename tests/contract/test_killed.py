@@ -48,7 +48,8 @@ WORKFLOW = """
 LATE = """\
     #!/bin/sh
     [ -e '{slow}' ] || exec {real} "$@"
-    {{ echo sleep 6; printf 'exec {real}'; printf " '%s'" "$@"; }} >'{begun}.sh'
+    {{ echo sleep 6; printf '{real}'; printf " '%s'" "$@"; echo; echo "touch '{arrived}'"; }} \\
+        >'{begun}.sh'
     setsid sh '{begun}.sh' <&0 &
     touch '{begun}'
 """
@@ -108,9 +109,10 @@ def test_killed_anywhere_and_typed_again_nothing_is_twice_or_missing(cluster: Cl
 def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     cluster: Cluster, which: int
 ) -> None:
-    slow, begun = cluster.home / "slow", cluster.home / "begun"
+    slow, begun, arrived = (cluster.home / name for name in ("slow", "begun", "arrived"))
     command = cluster.dialect.commands[0]
-    cluster.write(command, LATE.format(slow=slow, begun=begun, real=shutil.which(command)))
+    late = LATE.format(slow=slow, begun=begun, arrived=arrived, real=shutil.which(command))
+    cluster.write(command, late)
     (cluster.home / command).chmod(0o755)
     whole, one = user(cluster), user(cluster)
     one = replace(one, changed={"PATH": f"{cluster.home}:{os.environ['PATH']}"})
@@ -125,6 +127,8 @@ def test_a_command_that_arrives_late_is_taken_back_and_runs_nothing_twice(
     one.hpcpipe("submit", "flow.py")
     assert one.finish()["failures"] == []
     names = {one.home.name: one}
+    # By the file: an element that just ends is one more, too, if told as running and as ended.
+    until(arrived.exists)
     if which == 0 or cluster.dialect.after_ended:  # else it is refused when it arrives
         until(lambda: census(names)[one.home.name].total() > len(TASKS))
     one.hpcpipe("submit", "flow.py")
