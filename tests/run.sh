@@ -36,8 +36,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   tar -cf - --exclude=.venv --exclude=.git --exclude=./build --exclude=norm_workdir . | tar -xf - -C "$copy"
   chown -R "$HPCPIPE_TEST_USER" "$copy"
   cd "$copy"
-  # A shell lets what runs beside it ignore Ctrl-C, which the tests want to send.
-  as_user="runuser -u $HPCPIPE_TEST_USER -- env --default-signal=INT,QUIT HOME=$home"
+  # A shell lets what runs beside it ignore Ctrl-C, and nohup the hang-up: tests send both.
+  as_user="runuser -u $HPCPIPE_TEST_USER -- env --default-signal=INT,QUIT,HUP HOME=$home"
 else
   echo "not root on Debian: no scheduler is started; tests that need one are skipped unless it answers"
   trap 'tests/clusters/ipyparallel.sh down' EXIT
@@ -56,13 +56,15 @@ eval "$(PYTHON=$VENV/bin/python tests/clusters/ipyparallel.sh up)"
 tests() { PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"; }
 [ -n "$as_user" ] && [ $# = 0 ] || { tests "$@"; exit; }
 
-# Where there are many schedulers most of the time is spent waiting for them: two halves of the tests
-# run side by side. What shares a scheduler is in one half, since a test may stop it.
-half="sge or drmaa or oar"
-other=$copy/other.log
-tests -m "$half" >"$other" 2>&1 &
+# Most of the time is spent waiting for schedulers: three parts of the tests run side by side. What
+# shares a scheduler is in one part, since a test may stop it.
+tests -m "sge or drmaa" >"$copy/sge.log" 2>&1 &
+sge=$!
+tests -m oar >"$copy/oar.log" 2>&1 &
+oar=$!
 failed=0
-tests -m "not ($half)" || failed=$?
-wait $! || failed=$?
-cat "$other"
+tests -m "not (sge or drmaa or oar)" || failed=$?
+wait $sge || failed=$?
+wait $oar || failed=$?
+cat "$copy/sge.log" "$copy/oar.log"
 exit $failed

@@ -15,6 +15,10 @@ open=(long short minute) # queues
 export SGE_ROOT=$dir/root SGE_CELL=hpcpipe SGE_QMASTER_PORT=27864 SGE_EXECD_PORT=27865
 export SGE_SINGLE_LINE=1 # qconf does not read back the lines that it wraps
 common=$SGE_ROOT/$SGE_CELL/common
+# Debian wraps each of these in a script that runs a compiler to learn what machine this is: a tenth of
+# a second, for each command and each job. They need no more than the variables above.
+programs=/usr/lib/gridengine
+PATH=$programs:$PATH
 
 pid_of() { # DAEMON: its process, if it lives; one that nobody reaps keeps its name
     local pid
@@ -30,7 +34,7 @@ start() {
     (cd / && exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 SGE_ROOT="$SGE_ROOT" \
         SGE_CELL="$SGE_CELL" SGE_QMASTER_PORT="$SGE_QMASTER_PORT" SGE_EXECD_PORT="$SGE_EXECD_PORT" \
         SGE_EXECD_PIDFILE="$dir/spool/execd/execd.pid" \
-        timeout "$patience" env LD_PRELOAD="$dir/loopback.so" "/usr/lib/gridengine/sge_$1") </dev/null >>"$dir/log/start.log" 2>&1 ||
+        timeout "$patience" env LD_PRELOAD="$dir/loopback.so" "$programs/sge_$1") </dev/null >>"$dir/log/start.log" 2>&1 ||
         fail "$1 did not start" "$dir/log/start.log"
 }
 
@@ -92,11 +96,11 @@ loglevel log_info
 END
     chown -R sgeadmin: "$dir/spool" "$SGE_ROOT/$SGE_CELL"
     { rm -rf "$dir"/spool/db/*
-        as_admin /usr/lib/gridengine/spoolinit berkeleydb libspoolb "$dir/spool/db" init
-        as_admin /usr/lib/gridengine/spooldefaults configuration "$dir/global"
-        as_admin /usr/lib/gridengine/spooldefaults complexes $debian/util/resources/centry
-        as_admin /usr/lib/gridengine/spooldefaults usersets $debian/util/resources/usersets
-        as_admin /usr/lib/gridengine/spooldefaults managers sgeadmin
+        as_admin spoolinit berkeleydb libspoolb "$dir/spool/db" init
+        as_admin spooldefaults configuration "$dir/global"
+        as_admin spooldefaults complexes $debian/util/resources/centry
+        as_admin spooldefaults usersets $debian/util/resources/usersets
+        as_admin spooldefaults managers sgeadmin
     } >"$dir/log/spool.log" 2>&1 || fail "the cell could not be made" "$dir/log/spool.log"
     touch "$dir/spool/ready"
 }
@@ -178,8 +182,9 @@ status() {
     master_answers || die "qmaster does not answer"
     queue_open || die "queue long is not open"
     qstat -g c >&2
-    printf 'export SGE_ROOT=%q SGE_CELL=%q SGE_QMASTER_PORT=%q SGE_EXECD_PORT=%q HPCPIPE_TEST_USER=%q\n' \
-        "$SGE_ROOT" "$SGE_CELL" "$SGE_QMASTER_PORT" "$SGE_EXECD_PORT" "$user"
+    printf 'export SGE_ROOT=%q SGE_CELL=%q SGE_QMASTER_PORT=%q SGE_EXECD_PORT=%q HPCPIPE_TEST_USER=%q PATH=%s\n' \
+        "$SGE_ROOT" "$SGE_CELL" "$SGE_QMASTER_PORT" "$SGE_EXECD_PORT" "$user" \
+        "$programs:\"\${PATH#$programs:}\""
 }
 
 down() {
