@@ -7,7 +7,6 @@ is none, wait for the one that is coming.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -17,7 +16,7 @@ from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.ledger import Submission
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
 from hpcpipe.record import RunRecord
-from hpcpipe.rundir import RunDir, read_pickle, signer_lives, write_pickle
+from hpcpipe.rundir import RunDir, read_pickle, sign, signer_lives, write_pickle
 
 _TURN = 300.0  # seconds after which a client that still asks was killed; commands end before
 _WAIT = 20.0  # seconds that another client's answer is waited for, where there is none yet
@@ -73,15 +72,11 @@ def ask(
 def _take_turn(rundir: RunDir) -> bool:
     """Become the one client that asks, unless another is at it.
 
-    Who cannot write to the run's folder asks for itself.
+    Who cannot write to the run's folder, or where no file has two names, asks for itself.
     """
     for _ in range(2):
         try:
-            fd = os.open(rundir.asking, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            try:
-                os.write(fd, f"{os.getpid()} {os.uname().nodename}".encode())
-            finally:
-                os.close(fd)
+            sign(rundir.asking)
         except FileExistsError:
             with suppress(OSError):
                 late = time.time() - rundir.asking.stat().st_mtime >= _TURN

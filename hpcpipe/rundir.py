@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from _pickle import dumps, load  # without its Python face, which costs every status a millisecond
+from _thread import get_native_id  # likewise
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -207,6 +208,23 @@ class RunDir:
         pid, host = [*words, "?", "?"][:2]
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stat.st_mtime))
         return f"process {pid} on {host} (user id {stat.st_uid}) since {since}"
+
+
+def sign(file: Path) -> None:
+    """Make a file with this process's id and host in it: there is no moment when it is unsigned.
+
+    Raises FileExistsError where there is one.
+    """
+    host = os.uname().nodename
+    part = file.with_name(f".{file.name}.{host}.{get_native_id()}")
+    part.unlink(missing_ok=True)  # of a client that was killed here
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(fd, f"{os.getpid()} {host}".encode())
+        os.link(part, file)
+    finally:
+        os.close(fd)
+        part.unlink()
 
 
 def signer_lives(file: Path) -> bool | None:

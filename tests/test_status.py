@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import dumps
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fakes import CANCELLED, HELD, QUEUED, RUNNING, FakeScheduler, Lab
@@ -339,6 +340,19 @@ def test_a_client_that_was_killed_while_it_asked_keeps_nobody_from_asking(chain:
     chain.rundir.asking.write_text(f"{os.getpid()} {os.uname().nodename}")
     make_report(chain.rundir, now=now + 6 * POLL)
     assert asked(fake) == []
+
+
+def test_a_client_that_ends_before_it_can_sign_keeps_nobody_from_asking(
+    chain: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, now = chain.scheduler, time.time()
+    with monkeypatch.context() as patch:
+        patch.setattr("hpcpipe.rundir.os.write", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_report(chain.rundir, now=now)
+    asked(fake)
+    make_report(chain.rundir, now=now)
+    assert asked(fake) == ["poll"]
 
 
 def test_an_answer_that_is_coming_is_waited_for_where_there_is_none(

@@ -136,11 +136,13 @@ PROGRAM = """
     def wait_for(sign, who):
         while not Path(sign).exists():
             time.sleep(0.1)
+        with open(sign, "a") as ran:
+            print(who, file=ran)
         return who
 
     if __name__ == "__main__":
         executor = Executor("shared", cpus=1, memory="60M", time="5m")
-        futures = [executor.submit(wait_for, Path("go").absolute(), who) for who in sys.argv[2:]]
+        futures = [executor.submit(wait_for, os.path.abspath("go"), who) for who in sys.argv[2:]]
         executor.flush()
         print("submitted", flush=True)
         if sys.argv[1] == "stay":
@@ -176,6 +178,7 @@ def test_calls_outlive_their_program_and_another_one_takes_them_up(
     with program("stay", "SAD01", "SAD02", "SAD03") as again:
         said, _ = again.communicate(timeout=PATIENCE)
     assert said == "submitted\nSAD01 SAD02 SAD03\n"
+    assert sorted((user.home / "go").read_text().split()) == ["SAD01", "SAD02", "SAD03"]
     assert arrays(user.home / "hpcpipe_runs" / "shared") == 2
 
 
@@ -200,5 +203,6 @@ def test_several_clients_share_a_run(
         (user.home / "go").touch()
         assert one.communicate(timeout=PATIENCE)[0] == "a b\n"
         assert other.communicate(timeout=PATIENCE)[0] == "b c d\n"
+    assert sorted((user.home / "go").read_text().split()) == ["a", "b", "c", "d"]
     report = user.status("--run", "hpcpipe_runs/shared")
     assert report["nodes"] == {"wait_for": {"all": 4, "done": 4}}
