@@ -18,9 +18,20 @@ from hpcpipe.model import JobEnd, JobStatus, Reason, State
 from hpcpipe.record import RunRecord
 from hpcpipe.rundir import RunDir, read_pickle, sign, signer_lives, write_pickle
 
+LOOK = 0.5  # seconds between looks at a run's folder; the scheduler is asked far less often
 _TURN = 300.0  # seconds after which a client that still asks was killed; commands end before
 _WAIT = 20.0  # seconds that another client's answer is waited for, where there is none yet
 _SINGLY = 200  # elements the accounting is asked for by name; more are asked for by their job
+
+
+def next_look(began: float) -> float:
+    """Give the seconds until a run is looked at again, after a look that began at ``began`` by
+    `time.thread_time`.
+
+    A very large run is much to look at: at most a tenth of a core is spent. A scheduler that is
+    slow to answer is waited for, which is no work, and no reason to see later what files say.
+    """
+    return max(LOOK, 10 * (time.thread_time() - began))
 
 
 class Answer(NamedTuple):

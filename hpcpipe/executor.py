@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from hpcpipe.asking import LOOK, next_look
 from hpcpipe.calls import Call, Calls
 from hpcpipe.errors import (
     HpcpipeError,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from hpcpipe.site.load import Loaded
 
 T = TypeVar("T")
-_LOOK = 0.5  # seconds between looks at the run's folder; the scheduler is asked far less often
 _LONGEST = 20  # times the gathering moment, after which calls go though more keep coming
 _AGAIN = 10.0  # seconds before calls are handed over again that could not be
 _TRIES = 6  # of doing so
@@ -261,10 +261,9 @@ class Executor(concurrent.futures.Executor):
             if self._new and due:
                 with suppress(Exception):  # the futures have it
                     self.flush()
-            began = time.monotonic()
+            began = time.thread_time()
             self._settle()
-            # A look at a very large run takes a while: spend at most a tenth of the time looking.
-            pause = max(_LOOK, 10 * (time.monotonic() - began))
+            pause = next_look(began)
             with self._lock:
                 if not self._new and not self._open:
                     self._thread = None
@@ -279,7 +278,7 @@ class Executor(concurrent.futures.Executor):
         until = time.monotonic() + seconds
         while threading.main_thread().is_alive():
             left = until - time.monotonic()
-            if self._wake.wait(max(0.0, min(left, _LOOK))) or left <= _LOOK:
+            if self._wake.wait(max(0.0, min(left, LOOK))) or left <= LOOK:
                 return True
         return False
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hpcpipe.asking import next_look
 from hpcpipe.model import State
 from hpcpipe.rundir import RunDir
 from hpcpipe.show import change_lines, status_lines
@@ -17,8 +18,6 @@ from hpcpipe.status import Report, make_report
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-_LOOK = 0.5  # seconds between looks at the run's folder; the scheduler is asked far less often
 
 
 def follow(rundir: RunDir, *, show: bool = False, timeout: float | None = None) -> Report:
@@ -44,18 +43,15 @@ def _until_finished(
     rundir: RunDir, show: Callable[[Report], None], timeout: float | None
 ) -> Report:
     until = None if timeout is None else time.monotonic() + timeout
-    pause = _LOOK
     while True:
-        began = time.monotonic()
+        began = time.thread_time()
         report = make_report(rundir)
         show(report)
         if report.finished:
             return report
         if until is not None and time.monotonic() > until:
             raise TimeoutError(f"{report.record.workflow}: not finished; it goes on by itself")
-        # A look at a very large run takes a while: spend at most a tenth of the time looking.
-        pause = max(_LOOK, 10 * (time.monotonic() - began))
-        time.sleep(pause)
+        time.sleep(next_look(began))
 
 
 def _live(rundir: RunDir, timeout: float | None) -> Report:

@@ -16,6 +16,7 @@ import pytest
 from fakes import CANCELLED, HELD, QUEUED, RUNNING, FakeScheduler, Lab
 
 from hpcpipe import each
+from hpcpipe.asking import next_look
 from hpcpipe.cancel import cancel
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.model import JobEnd, JobStatus, Reason, State
@@ -353,6 +354,13 @@ def test_a_client_that_ends_before_it_can_sign_keeps_nobody_from_asking(
     asked(fake)
     make_report(chain.rundir, now=now)
     assert asked(fake) == ["poll"]
+
+
+def test_the_next_look_is_put_off_by_work_and_not_by_waiting() -> None:
+    began = time.thread_time()
+    subprocess.run(["sleep", "0.3"], check=True)  # as a scheduler's command that is slow to answer
+    assert next_look(began) < 2
+    assert next_look(time.thread_time() - 1) >= 10
 
 
 def test_an_answer_that_is_coming_is_waited_for_where_there_is_none(

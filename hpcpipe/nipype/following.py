@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nipype import logging
 from nipype.pipeline.plugins.tools import report_crash, report_nodes_not_run
 
+from hpcpipe.asking import next_look
 from hpcpipe.model import Reason, State
 from hpcpipe.nipype.element import Stopped
 from hpcpipe.nipype.units import Unit
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import networkx
 
 logger = logging.getLogger("nipype.workflow")
-
-_LOOK = 0.5  # seconds between looks at the run's folder; the scheduler is asked far less often
 
 Callback = Callable[[Any, str], object]
 
@@ -41,7 +40,7 @@ def follow(
     teller = _Teller(units, callback)
     before: Report | None = None
     while True:
-        began = time.monotonic()
+        began = time.thread_time()
         report = make_report(run.rundir)
         for line in change_lines(before, report):
             logger.info("hpcpipe: %s", line)
@@ -50,7 +49,7 @@ def follow(
         if report.finished or stopped:
             break
         before = report
-        time.sleep(max(_LOOK, 10 * (time.monotonic() - began)))
+        time.sleep(next_look(began))
     if stopped:
         run.cancel()
     _raise_first(run, graph, units, report)
