@@ -121,9 +121,10 @@ def test_what_waits_for_a_failure_never_runs_and_does_not_stay(bench: Bench) -> 
     # Slurm pairs elements as it looks for work. Should `above` fail before it looks again, all of
     # `each` would be cancelled; once it has let another job go, it has looked.
     until(lambda: [*bench.states(above).values()] == [State.RUNNING] * 2)
-    looked = bench.submit("true", held=True)
-    bench.scheduler.release([looked])
-    bench.ends(looked)
+    if bench.scheduler.name == "slurm":  # others may have no room for one more
+        looked = bench.submit("true", held=True)
+        bench.scheduler.release([looked])
+        bench.ends(looked)
     (bench.folder / "go").touch()
     wanted = [*bench.elements(each, 2), last, whole]
     ends = bench.ends(*wanted)
