@@ -83,7 +83,7 @@ def ask(
 def _take_turn(rundir: RunDir) -> bool:
     """Become the one client that asks, unless another is at it.
 
-    Who cannot write to the run's folder, or where no file has two names, asks for itself.
+    Who cannot write to the run's folder asks for itself; so do all where files have no hard links.
     """
     for _ in range(2):
         try:

@@ -15,8 +15,8 @@ open=(long short minute) # queues
 export SGE_ROOT=$dir/root SGE_CELL=hpcpipe SGE_QMASTER_PORT=27864 SGE_EXECD_PORT=27865
 export SGE_SINGLE_LINE=1 # qconf does not read back the lines that it wraps
 common=$SGE_ROOT/$SGE_CELL/common
-# Debian wraps each of these in a script that runs a compiler to learn what machine this is: a tenth of
-# a second, for each command and each job. They need no more than the variables above.
+# Debian wraps each of Grid Engine's programs in a script that runs a compiler to learn what machine
+# this is: 50 ms for each command and each job. They need no more than the variables above.
 programs=/usr/lib/gridengine
 PATH=$programs:$PATH
 
