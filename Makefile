@@ -19,18 +19,19 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/all.py
 
-$(VENV)/bin/python:
+# Not bin/python: without python3-venv, Debian leaves an environment that has no pip.
+$(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python setup.cfg examples/normalize/requirements.txt
+$(VENV)/.demo: $(VENV)/bin/pip setup.cfg examples/normalize/requirements.txt
 	$(BIN)/pip install -q -e . -r examples/normalize/requirements.txt
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python setup.cfg
+$(VENV)/.dev: $(VENV)/bin/pip setup.cfg
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
-$(VENV)/.docs: $(VENV)/bin/python setup.cfg
+$(VENV)/.docs: $(VENV)/bin/pip setup.cfg
 	$(BIN)/pip install -q -e ".[docs]"
 	touch $@
 

@@ -8,6 +8,7 @@ import big
 import local
 import measure
 import neuro
+import night
 import planner
 import poster
 import startup
@@ -16,8 +17,8 @@ import worker
 
 
 def rows(size: int, rounds: int) -> Iterator[measure.Row | str]:
-    """Measure what every script does, one after the other."""
-    for script in (startup, worker, submit, big, local, planner, neuro, poster):
+    """Run the measurements of all scripts."""
+    for script in (startup, worker, submit, big, local, planner, neuro, poster, night):
         yield from script.rows(size, rounds)
 
 

@@ -1,4 +1,4 @@
-"""What size costs: planning up to 1,000,000 tasks, and the status of 100,000."""
+"""Large runs: planning up to 1,000,000 tasks, and the status of 100,000."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import measure
 from measure import HPCPIPE, PYTHON, Row, Use, amount, compare, in_turns, use
 
 PLAN = """
-from hpcpipe.planner.batches import Limits, make_batches
-from hpcpipe.plan import make_plan
+from hpcpipe.planner.compile import Limits, make_batches
+from hpcpipe.keys.plan import make_plan
 from hpcpipe.schedulers.slurm import Slurm
 from noop import wf
 make_batches(make_plan(wf), Slurm.capabilities, Limits())
@@ -48,7 +48,7 @@ def rows(size: int, rounds: int) -> Iterator[Row]:
 
 
 def plan(tasks: int) -> Use:
-    """Plan two aligned nodes, to batches, in a process of its own."""
+    """Plan two aligned nodes, up to batches, in a separate process."""
     here = Path(measure.NOOP).parent
     return use(PYTHON, "-c", PLAN, cwd=here, env={"SUBJECTS": str(tasks // 2)})
 
@@ -56,7 +56,7 @@ def plan(tasks: int) -> Use:
 def used(
     what: str, taken: Sequence[Use], seconds: float | None = None, megabytes: float | None = None
 ) -> Iterator[Row]:
-    """Make two rows: the time, and the memory at its peak."""
+    """Yield two rows: the time and the peak memory."""
     yield amount(f"{what}: wall", median(one.wall for one in taken), "s", seconds)
     yield amount(f"{what}: memory", median(one.memory for one in taken), "MB", megabytes)
 

@@ -1,4 +1,4 @@
-"""Tasks that do nothing on this machine's processes, beside xargs, which keeps no record."""
+"""Empty tasks on local processes, compared with xargs, which keeps no record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from measure import HPCPIPE, PYTHON, Row, Use, compare, in_turns, use
 
 
 def rows(size: int, rounds: int) -> Iterator[Row | str]:
-    """Measure ``size`` commands, and as many tasks in Python, until all of them have ended."""
+    """Measure ``size`` commands, and as many Python tasks, until all have ended."""
     cpus = os.cpu_count() or 1
     with measure.scratch() as folder:
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: whole processes, in turns with a floor, and one table of ratios."""
+"""Measure whole processes, alternating with a floor, and print one table of ratios."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from statistics import median
 from typing import Literal
 
 import hpcpipe
-from hpcpipe.ledger import Ledger
-from hpcpipe.record import read_record
-from hpcpipe.rundir import RunDir
+from hpcpipe.store.ledger import Ledger
+from hpcpipe.store.outcomes import Store
+from hpcpipe.store.record import read_record
+from hpcpipe.store.rundir import RunDir
 
 PYTHON = sys.executable
 HPCPIPE = str(Path(PYTHON).with_name("hpcpipe"))
-NOOP = str(Path(__file__).with_name("noop.py"))  # two aligned nodes; $SUBJECTS says how many
-SITE = os.environ.get("HPCPIPE_SITE", "slurm")  # where a real Slurm is measured
+NOOP = str(Path(__file__).with_name("noop.py"))  # two aligned nodes; $SUBJECTS is their size
+SITE = os.environ.get("HPCPIPE_SITE", "slurm")  # the site of the real Slurm
 SLURM = ("sbatch", "squeue", "sacct", "scontrol", "scancel")
-PATIENCE = 1800  # seconds that an array gets to end
+PATIENCE = 1800  # seconds within which an array must end
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ PATIENCE = 1800  # seconds that an array gets to end
 
 @dataclass(frozen=True)
 class Use:
-    """What a process and those it waited for used: seconds, MB at their peak; and what it said."""
+    """What a process and its children used: seconds and peak MB; and its output."""
 
     wall: float
     cpu: float
@@ -54,7 +55,7 @@ class Use:
 
 
 def use(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Use:
-    """Run a command to its end. Raises CalledProcessError where it fails."""
+    """Run a command to its end. Raises CalledProcessError if it fails."""
     env = os.environ | dict(env or {})
     began = time.perf_counter()
     with subprocess.Popen(
@@ -76,15 +77,17 @@ def bare_python() -> Use:
 
 
 def in_turns(rounds: int, *kinds: Callable[[], Use]) -> list[list[Use]]:
-    """Run each kind once a round, so that a busy minute of the machine falls on all of them."""
+    """Run each kind once per round, so that a busy minute of the machine affects all of them."""
     taken = [[kind() for kind in kinds] for _ in range(rounds)]
     return [list(column) for column in zip(*taken, strict=True)]
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Give a folder below this one, which every node must see, and keep the user's own files out
-    of it all."""
+    """Provide a folder below the current one, which all nodes must share.
+
+    The user's own configuration is not used.
+    """
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=".", ignore_cleanup_errors=True) as f:
         folder = Path(f).absolute()
         own = {"XDG_STATE_HOME": str(folder / "state"), "HPCPIPE_LOCAL": str(folder / "local")}
@@ -98,15 +101,15 @@ def scratch() -> Iterator[Path]:
 
 
 def fresh(folder: Path) -> Path:
-    """Make a new folder in another, so that nothing is done already."""
+    """Return a new folder within another, in which nothing has been done yet."""
     return Path(tempfile.mkdtemp(dir=folder))
 
 
-# --- Slurm, real or pretended ---------------------------------------------------------------------
+# --- Slurm, real or simulated ---------------------------------------------------------------------
 
 
 def slurm_missing() -> str:
-    """Say why no Slurm can be measured, or nothing where one answers."""
+    """Return why no Slurm can be measured; empty if one answers."""
     if not all(map(shutil.which, SLURM)):
         return "sbatch and its like are not installed"
     ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False)
@@ -114,9 +117,9 @@ def slurm_missing() -> str:
 
 
 class Tools:
-    """Slurm's commands as scripts to put first on PATH: each notes its call, then answers.
+    """Slurm's commands as scripts to put first on PATH: each records its call, then answers.
 
-    What has no answer of its own is handed on to the real command.
+    A script without an answer of its own calls the real command.
     """
 
     def __init__(self, folder: Path, answers: Mapping[str, str]) -> None:
@@ -130,42 +133,43 @@ class Tools:
         self.env = {"PATH": f"{folder}:{os.environ['PATH']}"}
 
     def calls(self) -> Counter[str]:
-        """Count the calls of each command so far."""
+        """Return the number of calls of each command so far."""
         return Counter(self._noted.read_text().split() if self._noted.exists() else ())
 
 
 class Pretended(Tools):
-    """A Slurm that takes everything and runs nothing."""
+    """A Slurm that accepts everything and runs nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._queue = folder / "queue"
         answers = {
-            "sbatch": f"wc -l <{shlex.quote(str(folder / 'calls'))}",  # a number not given before
+            "sbatch": f"wc -l <{shlex.quote(str(folder / 'calls'))}",  # a new number
             "squeue": f"cat {shlex.quote(str(self._queue))}",
         }
         super().__init__(folder, dict.fromkeys(SLURM, "exit 0") | answers)
-        self.env["HPCPIPE_SITE"] = "slurm"
+        (folder / "slurm.conf").write_text("ClusterName=pretended\n")
+        self.env |= {"HPCPIPE_SITE": "slurm", "SLURM_CONF": str(folder / "slurm.conf")}
 
     def have_queued(self, jobs: Sequence[str], elements: int) -> None:
-        """Say of arrays, when asked, that all of their elements wait."""
+        """Make the queue show all elements of arrays as waiting."""
         lines = [f"{job}_[0-{elements - 1}]|PENDING|Priority\n" for job in jobs]
         self._queue.write_text("".join(lines))
 
 
 def bare_script(path: Path, *words: str) -> Path:
-    """Write the script of a command that nobody looks after."""
+    """Write the script of a bare command."""
     path.write_text(f"#!/bin/sh\n#SBATCH --output=/dev/null\n{shlex.join(words)}\n")
     return path
 
 
 def jobs_of(run: Path) -> list[str]:
-    """List the job ids of a run, in the order they were submitted."""
+    """Return the job ids of a run, in the order of submission."""
     submissions = Ledger(RunDir(run).ledger).read().submissions.values()
     return [one.job for one in submissions if one.job is not None]
 
 
 def wait_for(jobs: Sequence[str]) -> None:
-    """Wait until jobs have left the queue. Raises TimeoutError in the end."""
+    """Wait until jobs have left the queue. Raises TimeoutError after ``PATIENCE``."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         ask = ["squeue", "-h", "-o", "%A", "-j", ",".join(jobs)]
@@ -177,13 +181,13 @@ def wait_for(jobs: Sequence[str]) -> None:
 
 
 def finish(run: Path, node: str) -> None:
-    """Write the outcomes of a node's tasks as its workers would; nothing is run."""
+    """Write the outcomes of a node's tasks as its workers would, without running them."""
     record = {"job": "1_0", "attempt": 0, "host": "node1", "start": time.time(), "wall": 0.01}
     outcome = dumps(record | {"ok": True, "cpu": 0.01, "max_memory": 9000}, 4) + dumps(None, 5)
     rundir = RunDir(run)
     tasks = read_record(rundir, 1).nodes[node]
     for index in range(len(tasks)):
-        rundir.result(node, tasks.key(index)).write_bytes(outcome)
+        Store(rundir).result(node, tasks.key(index)).write_bytes(outcome)
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -191,7 +195,7 @@ def finish(run: Path, node: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was measured, in words, and the goal it is held against."""
+    """One line of the table: what was measured, in words, and its goal."""
 
     what: str
     figure: str
@@ -207,7 +211,7 @@ def compare(
     floor: Sequence[Use],
     goal: float | None = None,
 ) -> Row:
-    """Make a row of what was measured in turns: both medians, and the median of the ratios."""
+    """Return a row for alternating measurements: both medians, and the median of the ratios."""
     pairs = [(getattr(a, by), getattr(b, by)) for a, b in zip(ours, floor, strict=True)]
     ratio = median(one / other for one, other in pairs)
     figures = [_seconds(median(column)) for column in zip(*pairs, strict=True)]
@@ -216,7 +220,7 @@ def compare(
 
 
 def amount(what: str, figure: float, unit: str, goal: float | None = None) -> Row:
-    """Make a row of something that needs no floor: a count, or what has a goal of its own."""
+    """Return a row for something without a floor: a count, or a time with its own goal."""
     said = _seconds(figure) if unit == "s" else f"{figure:,.0f} {unit}"
     return Row(what, said, goal=_goal(figure, goal, unit))
 
@@ -232,7 +236,7 @@ def _seconds(value: float) -> str:
 
 
 def main(rows: Callable[..., Iterable[Row | str]]) -> None:
-    """Measure what the command line asks for, and print the table; words that come are notes."""
+    """Run the requested measurements and print the table; strings among the rows are notes."""
     parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").strip())
     parser.add_argument("--size", type=int, default=1000, help="tasks a node (default: 1000)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each kind (default: 3)")
@@ -246,7 +250,7 @@ def main(rows: Callable[..., Iterable[Row | str]]) -> None:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Draw a simple table of reStructuredText, the first row its head."""
+    """Yield a simple reStructuredText table; the first row is its header."""
     cells = [list(vars(row).values()) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rule = "  ".join("=" * width for width in widths)
@@ -255,7 +259,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def machine(load: float) -> Iterator[str]:
-    """Say where and when this was measured; ``load`` is what it was at the start."""
+    """Yield where and when this was measured; ``load`` is the load at the start."""
     yield f"{time.strftime('%Y-%m-%d')}, hpcpipe {hpcpipe.__version__}, {_slurm_version()}"
     yield f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"
     cores, now = os.cpu_count(), os.getloadavg()[0]
@@ -267,5 +271,5 @@ def machine(load: float) -> Iterator[str]:
 def _slurm_version() -> str:
     try:
         return use("sbatch", "--version").said
-    except (OSError, subprocess.CalledProcessError):  # it fails without a configuration, too
+    except (OSError, subprocess.CalledProcessError):  # it also fails without a configuration
         return "no Slurm"

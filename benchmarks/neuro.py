@@ -1,4 +1,4 @@
-"""Two stages of nipype over a hundred iterables, beside nipype's own plugin for Slurm's graphs."""
+"""Two stages of nipype over a hundred iterables, compared with nipype's own SLURMGraph plugin."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ else:
     wf.run(plugin="SLURMGraph", plugin_args={"dont_resubmit_completed_jobs": True})
 """
 QUIET = {"NIPYPE_NO_ET": "1", "HPCPIPE_SITE": measure.SITE}
-MOST = 100  # iterables; the other takes two calls of sbatch for each
+MOST = 100  # iterables; SLURMGraph takes two calls of sbatch for each
 
 
 def rows(size: int, rounds: int) -> Iterator[Row | str]:
-    """Measure what an element imports, and a run until all of its nodes have ended."""
+    """Measure the imports of an element, and a run until all of its nodes have ended."""
     ours, whole = in_turns(
         3 * rounds,
         lambda: use(PYTHON, "-c", "import hpcpipe.nipype.element", env=QUIET),
@@ -61,7 +61,7 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
 
 
 def run(plugin: str, folder: Path, size: int, tools: measure.Tools) -> tuple[Use, Use]:
-    """Run the workflow; give what handing it over took, and all until its last node had ended."""
+    """Run the workflow; return the times of its submission and until its last node has ended."""
     folder.mkdir()
     script = folder / "flow.py"
     script.write_text(FLOW)
@@ -75,7 +75,7 @@ def run(plugin: str, folder: Path, size: int, tools: measure.Tools) -> tuple[Use
 
 
 def done(folder: Path) -> int:
-    """Count the nodes of the second stage that nipype's hash says are done."""
+    """Return the number of nodes of the second stage that are done by nipype's hash."""
     return sum(
         not path.name.endswith("_unfinished.json")
         for path in folder.glob("work/two/*/two/_0x*.json")

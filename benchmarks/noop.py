@@ -1,4 +1,4 @@
-"""Two aligned nodes of tasks that do nothing; $SUBJECTS says how many tasks each has."""
+"""Two aligned nodes of empty tasks; $SUBJECTS is the number of tasks of each."""
 
 import os
 
@@ -6,12 +6,12 @@ from hpcpipe import Workflow, each
 
 
 def first(subject: int) -> int:
-    """Hand a value on."""
+    """Return the value."""
     return subject
 
 
 def second(value: int) -> int:
-    """Hand a value on."""
+    """Return the value."""
     return value
 
 

@@ -17,14 +17,14 @@ import slots
 from measure import HPCPIPE, PYTHON, Row, Use, amount, use
 from slots import SLOTS
 
-from hpcpipe.graphs import from_wfformat
-from hpcpipe.plan import Plan, make_plan
-from hpcpipe.planner.batch import Batch, Limits
-from hpcpipe.planner.batches import make_batches
-from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.frontends.foreign_graphs import from_wfformat
+from hpcpipe.keys.plan import Plan, make_plan
+from hpcpipe.planner.batch import Batch, Limits, Wait
+from hpcpipe.planner.compile import make_batches
+from hpcpipe.planner.element_graph import Elements, make_elements
 from hpcpipe.planner.predict import jobs_of
+from hpcpipe.planner.search.baseline import exact_jobs
 from hpcpipe.planner.simulate import Job, simulate
-from hpcpipe.planner.yardstick import exact_jobs
 from hpcpipe.schedulers.slurm import Slurm
 
 CORES = (8, 40, 200)
@@ -37,17 +37,21 @@ import numpy
 from wfcommons import WorkflowGenerator
 from wfcommons.wfchef import recipes
 
+tasks, seed, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 for name in sorted(dir(recipes)):
     if name.endswith("Recipe"):
-        random.seed(1), numpy.random.seed(1)
-        made = WorkflowGenerator(getattr(recipes, name).from_num_tasks(int(sys.argv[1])))
-        made.build_workflow().write_json(sys.argv[2] + "/" + name[:-6].lower() + ".json")
+        random.seed(seed), numpy.random.seed(seed)
+        try:
+            made = WorkflowGenerator(getattr(recipes, name).from_num_tasks(tasks))
+            made.build_workflow().write_json(folder + "/" + name[:-6].lower() + ".json")
+        except ValueError:  # no graph of that recipe is so small
+            pass
 """
 IRREGULAR = """
 import random, sys, time, networkx
 from hpcpipe import from_networkx
-from hpcpipe.plan import make_plan
-from hpcpipe.planner.batches import Limits, make_batches
+from hpcpipe.keys.plan import make_plan
+from hpcpipe.planner.compile import Limits, make_batches
 from hpcpipe.schedulers.slurm import Slurm
 
 tasks = int(sys.argv[1])
@@ -74,9 +78,10 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
     del rounds  # a plan is always the same
     with measure.scratch() as folder:
         if importlib.util.find_spec("wfcommons"):
-            use(PYTHON, "-c", GENERATE, str(size), folder)
-            graphs = [Graph(file) for file in sorted(folder.glob("*.json"))]
+            graphs = generate(folder, size)
             yield from quality(graphs)
+            yield from small(folder)
+            yield from large(generate(folder, size * 5 // 2))
             yield from on_slurm(folder, [one for one in graphs if one.name in REAL])
         else:
             yield "planner.py has no graphs without wfcommons: pip install wfcommons"
@@ -86,6 +91,14 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
             what = f"planning {tasks:,} irregular tasks with {3 * tasks:,} dependencies: CPU"
             yield amount(what, seconds, "s", goal)
         yield from packs(folder, 10 * size)
+
+
+def generate(folder: Path, tasks: int, seed: int = 1) -> Sequence[Graph]:
+    """Generate a graph of each application that has one of so few tasks."""
+    own = folder / f"{tasks}-{seed}"
+    own.mkdir()
+    use(PYTHON, "-c", GENERATE, str(tasks), str(seed), own)
+    return [Graph(file) for file in sorted(own.glob("*.json"))]
 
 
 # --- thirty cases ---------------------------------------------------------------------------------
@@ -110,13 +123,18 @@ class Graph:
         jobs = jobs_of(batches, self.tasks)
         return simulate(jobs, cores, window=CAN.window).makespan
 
+    def bound(self, cores: int) -> float:
+        """Return what no schedule can beat: the work over the cores, or the critical path."""
+        work = sum(s * c for s, c in zip(self.tasks.seconds, self.tasks.cpus, strict=True))
+        return max(work / cores, *self.tasks.below)
+
     def exact(self, cores: int, by: Elements | None = None) -> float:
         """Simulate a call a task, the longest path first; by the run times of another graph."""
         order = exact_jobs(by or self.tasks)
         if by is not None:
             ranked = sorted(by.order, key=lambda element: -by.below[element])
             order = [
-                Job([self.tasks.seconds[element]], job.indices, job.all, cpus=job.cpus)
+                Job([self.tasks.seconds[element]], job.indices, job.waits, job.cpus)
                 for element, job in zip(ranked, order, strict=True)
             ]
         return simulate(order, cores).makespan
@@ -127,7 +145,8 @@ class Graph:
         for depth, seconds in zip(self.tasks.depth, self.tasks.seconds, strict=True):
             levels.setdefault(depth, []).append(seconds)
         jobs = [
-            Job(levels[at], range(len(levels[at])), [at - 1] if at else ()) for at in sorted(levels)
+            Job(levels[at], range(len(levels[at])), [Wait(at - 1)] if at else ())
+            for at in sorted(levels)
         ]
         return simulate(jobs, cores).makespan
 
@@ -139,11 +158,16 @@ def quality(graphs: Sequence[Graph]) -> Iterator[Row]:
     yield from spread("makespan of an array a level", levels)
     for known in (True, False):
         said = "run times known" if known else "no run times known"
+        began = time.process_time()
         plans = {g.name: g.batches(known=known) for g in graphs}
+        what = f"planning {len(graphs)} graphs, {said}: CPU"
+        yield amount(what, time.process_time() - began, "s")
         yield amount(f"calls, {said}: at most", max(map(len, plans.values())), "×", 20)
         took = {(g.name, n): g.takes(plans[g.name], n) for g in graphs for n in CORES}
         ratios = [took[key] / beside[key] for key in took]
-        yield from spread(f"makespan, {said}", ratios, *((1.01, 1.05) if known else ()))
+        yield from spread(f"makespan, {said}", ratios, *((1.005, 1.05) if known else ()))
+        bound = [took[g.name, n] / g.bound(n) for g in graphs for n in CORES]
+        yield from spread(f"makespan, {said}, beside the bound", bound)
         if not known:
             equal = {g.name: make_elements(g.plan, {}) for g in graphs}
             blind = [took[g.name, n] / g.exact(n, equal[g.name]) for g in graphs for n in CORES]
@@ -151,6 +175,29 @@ def quality(graphs: Sequence[Graph]) -> Iterator[Row]:
     told = [g.takes(g.batches(known=True, cores=n), n) / beside[g.name, n]
             for g in graphs for n in CORES]  # fmt: skip
     yield from spread("makespan, run times and cores known", told, 1.01, 1.05)
+
+
+def small(folder: Path) -> Iterator[Row]:
+    """Make the rows of graphs of few tasks."""
+    graphs = [
+        g for tasks in (50, 100, 250) for seed in (1, 2, 3) for g in generate(folder, tasks, seed)
+    ]
+    plans = [g.batches(known=True) for g in graphs]
+    yield amount("calls, 50 to 250 tasks, run times known: at most", max(map(len, plans)), "×", 40)
+    known = [g.takes(p, n) / g.exact(n) for g, p in zip(graphs, plans, strict=True) for n in CORES]
+    yield from spread("makespan, 50 to 250 tasks, run times known", known, None, 1.05)
+    plans = [g.batches(known=False) for g in graphs]
+    blind = [g.takes(p, n) / g.levels(n) for g, p in zip(graphs, plans, strict=True) for n in CORES]
+    what = "makespan, 50 to 250 tasks, no times known, beside an array a level"
+    yield from spread(what, blind, None, 1)
+
+
+def large(graphs: Sequence[Graph]) -> Iterator[Row]:
+    """Make the rows of graphs of many tasks, on as many cores as they keep busy."""
+    cores = max(CORES)
+    took = [g.takes(g.batches(known=True), cores) / g.exact(cores) for g in graphs]
+    tasks = max(len(g.tasks) for g in graphs)
+    yield from spread(f"makespan, up to {tasks:,} tasks, {cores} cores", took, None, 1.05)
 
 
 def spread(

@@ -1,6 +1,6 @@
-"""The poster's study, 69 subjects on 40 slots: its makespan, beside the list-scheduling bound.
+"""The poster's study, 69 subjects on 40 slots, compared with the list-scheduling bound.
 
-The bound is that of one job a task, the longest path first, on a scheduler that takes no time.
+The bound is that of one job per task, longest path first, on a scheduler without overhead.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import slots
 from measure import Row
 from slots import SLOTS
 
-from hpcpipe.plan import make_plan
-from hpcpipe.planner.elements import make_elements
+from hpcpipe.keys.plan import make_plan
+from hpcpipe.planner.element_graph import make_elements
+from hpcpipe.planner.search.baseline import exact_jobs
 from hpcpipe.planner.simulate import simulate
-from hpcpipe.planner.yardstick import exact_jobs
 
 POSTER = Path(__file__).parents[1] / "examples" / "poster"
 sys.path.append(str(POSTER))
-GOAL = 0.95  # of the bound
+GOAL = 0.95  # the bound divided by the makespan
 FIGURE = Path("poster.svg")
 
 
 def rows(size: int, rounds: int) -> Iterator[Row | str]:
-    """Run the study once; where matplotlib is installed, draw it into the current folder."""
-    del size, rounds  # it is one study, of four minutes
+    """Run the study once; draw it into the current folder if matplotlib is installed."""
+    del size, rounds  # a single study of four minutes
     if missing := measure.slurm_missing():
         yield f"poster.py runs nothing, as no Slurm answers: {missing}"
         return

@@ -1,4 +1,4 @@
-"""What typing a command costs: the CPU of the whole process, beside bare Python's."""
+"""What a command costs: the CPU of the whole process, compared with bare Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from measure import HPCPIPE, Row, bare_python, compare, in_turns, use
 
 
 def rows(size: int, rounds: int) -> Iterator[Row]:
-    """Measure the commands that are typed most; the run has ``size`` tasks of two nodes."""
+    """Measure the most frequent commands; the run has ``size`` tasks of two nodes."""
     half, turns = size // 2, 10 * rounds
     with measure.scratch() as folder:
         ours, floor = in_turns(turns, partial(use, HPCPIPE, "--help"), bare_python)

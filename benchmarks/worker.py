@@ -1,4 +1,4 @@
-"""What a worker adds to a task that does nothing: to one in Python, and to a command."""
+"""What a worker adds to an empty task: to a Python function and to a command."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COMMAND = (
 
 
 def rows(size: int, rounds: int) -> Iterator[Row | str]:
-    """Measure the very scripts that are submitted: run directly, and as arrays of 200."""
-    del size  # a task costs the same, however many there are
+    """Measure the scripts that are submitted: run directly, and as arrays of 200."""
+    del size  # the cost per task does not depend on their number
     turns = min(20 * rounds, ELEMENTS)
     with measure.scratch() as folder:
         bare = measure.bare_script(folder / "bare.sh", "/bin/true", "7")
@@ -48,15 +48,15 @@ def rows(size: int, rounds: int) -> Iterator[Row | str]:
 
 
 def script(folder: Path, words: tuple[str, ...]) -> Path:
-    """Have hpcpipe write the script of a new run, and hand it to nobody."""
+    """Return the script of a new run, which is not submitted."""
     new = measure.fresh(folder)
     slurm = measure.Pretended(new / "bin")
     use(HPCPIPE, *words, cwd=new, env=slurm.env | {"SUBJECTS": str(ELEMENTS)})
-    return min(new.glob("runs/noop/.hpcpipe/batches/*.sh"))  # of two nodes, the first
+    return min(new.glob("runs/noop/.hpcpipe/batches/*.sh"))  # that of the first of two nodes
 
 
 def elements(script: Path) -> Callable[[], Use]:
-    """Give what runs one element of an array after the other, with no scheduler."""
+    """Return a call that runs the elements of an array one by one, without a scheduler."""
     indices = count()
 
     def one() -> Use:
@@ -67,7 +67,7 @@ def elements(script: Path) -> Callable[[], Use]:
 
 
 def array(script: Path) -> Use:
-    """Run a script as an array; give the time until the last element has ended."""
+    """Run a script as an array; return the time until the last element has ended."""
     options = ("--parsable", f"--array=0-{ELEMENTS - 1}")
     began = time.perf_counter()
     taken = use("sbatch", *options, str(script), cwd=script.parent.parent)

@@ -1,14 +1,15 @@
-"""What the pages take from the code and its commands when they are built, so that none goes stale.
+"""Sphinx directives that take facts from the code and its commands, so that no page goes stale.
 
 ====================== ============================================================
-``.. command::``       a command of hpcpipe, and what it prints
-``.. shapes::``        workflow files, and the submissions that they are planned to be
+``.. command::``       a command of hpcpipe and its output
+``.. shapes::``        workflow files and the submissions that are planned for them
 ``.. site-keys::``     every key of a site file, from the types in ``hpcpipe.site``
-``.. shipped-sites::`` the shipped site files: what each is, how old, and where from
+``.. shipped-sites::`` the shipped site files with their descriptions, dates and sources
 ``.. abilities::``     what each scheduler can do, from its adapter
-``.. tried-on::``      on what each was tried, from what the contract tests recorded
+``.. manuals::``       the manual of each adapter, and of the modules that are named
+``.. tried-on::``      what each was tried on, as recorded by the contract tests
 ``.. exit-codes::``    every error and its exit code, from ``hpcpipe.errors``
-``.. reasons::``       ``reason: meaning`` lines, which must be those of the code
+``.. reasons::``       why a task did not succeed
 ``.. fields::``        the fields of a dataclass
 ====================== ============================================================
 """
@@ -35,15 +36,15 @@ from sphinx.util.docutils import SphinxDirective
 
 import hpcpipe.errors
 import hpcpipe.site
-from hpcpipe.model import Reason
-from hpcpipe.site.show import table_of
-from hpcpipe.site.values import Kind
+from hpcpipe.jobs import Reason
+from hpcpipe.site.show import option_tables, table_of
+from hpcpipe.values import Kind
 
 Row = tuple[str, ...]
 
 
 class Facts(SphinxDirective):
-    """A directive that writes reStructuredText, for Sphinx to read in its place."""
+    """A directive that is replaced by reStructuredText."""
 
     has_content = True
     optional_arguments = 1
@@ -58,7 +59,7 @@ class Facts(SphinxDirective):
         raise NotImplementedError
 
     def call(self, *words: str) -> str:
-        """Run a command of hpcpipe in the folder of the pages; give what it prints."""
+        """Run a command of hpcpipe in the folder of the pages, and return its output."""
         for word in words:
             if word.endswith(".py"):
                 self.env.note_dependency(word)
@@ -85,7 +86,7 @@ def table(widths: str, head: Row, rows: Sequence[Row]) -> Iterator[str]:
 
 
 class Command(Facts):
-    """A command, and what it prints now."""
+    """A command and its current output."""
 
     required_arguments = 1
 
@@ -98,7 +99,7 @@ class Command(Facts):
 
 
 class Shapes(Facts):
-    """Workflow files, each with the submissions that it is planned to be."""
+    """Workflow files, each with the submissions that are planned for it."""
 
     def write(self) -> Iterator[str]:
         """Write a row for each file."""
@@ -115,7 +116,7 @@ class Shapes(Facts):
 
 
 def _submissions(batches: list[dict[str, Any]]) -> Iterator[str]:
-    """Say what is submitted, like batches on one line."""
+    """Yield what is submitted, with similar batches on one line."""
     numbers = {batch["id"]: number for number, batch in enumerate(batches)}
 
     def alike(batch: dict[str, Any]) -> tuple[Any, ...]:
@@ -149,25 +150,28 @@ def _span(numbers: Iterable[int]) -> str:
 
 
 class SiteKeys(Facts):
-    """Every key of a site file: what it takes, what holds without it, what it is for."""
+    """Every key of a site file: its type, its default and its meaning."""
 
     def write(self) -> Iterator[str]:
         """Write one table for the top level, and one for each table of the file."""
         yield from self._table(hpcpipe.site.Site, "At the top of the file", "")
+        for name, cls in option_tables().items():
+            yield from self._table(cls, f"``[{name}]``", f"{getdoc(cls)}", f"{name}.")
 
     def _table(self, cls: type, title: str, lead: str, path: str = "") -> Iterator[str]:
-        tables = [(field, inner) for field in fields(cls) if (inner := table_of(field))]
-        inside = {field.name for field, _ in tables}
-        rows = [_key(field) for field in fields(cls) if field.name not in inside]
+        keys = hpcpipe.site.keys(cls)
+        tables = [(key, inner) for key in keys if (inner := table_of(key))]
+        inside = {key.name for key, _ in tables}
+        rows = [_key(key) for key in keys if key.name not in inside]
         yield from (f".. rubric:: {title}", "", lead, "")
-        yield from table("22 22 16 40", ("key", "takes", "if left out", "meaning"), rows)
+        yield from table("22 22 16 40", ("key", "type", "default", "meaning"), rows)
         for field, inner in tables:
             title = _title(f"{path}{field.name}", field.type)
             yield from self._table(inner, title, f"{getdoc(inner)}", f"{path}{field.name}.")
 
 
 def _title(name: str, kind: Any) -> str:
-    """Spell the header of a table: ``[limits]``, ``[[queues]]``, ``[software.NAME]``."""
+    """Return the header of a table: ``[limits]``, ``[[queues]]``, ``[software.NAME]``."""
     origin = get_origin(get_args(kind)[0]) if get_origin(kind) is Annotated else None
     if origin is tuple:
         return f"``[[{name}]]``"
@@ -177,14 +181,14 @@ def _title(name: str, kind: Any) -> str:
 def _key(field: Field[Any]) -> Row:
     meaning, default = str(get_args(field.type)[-1]), "unset"
     if field.default is MISSING and field.default_factory is MISSING:
-        default = "must be there"
+        default = "required"
     elif field.default not in (MISSING, None, "", ()) and "unset" not in meaning:
         default = f"``{json.dumps(field.default)}``"
     return f"``{field.name}``", _kind(field.type), default, meaning
 
 
 def _kind(kind: Any) -> str:
-    """Say in words what a type of `hpcpipe.site` reads."""
+    """Return the description of a type of `hpcpipe.site`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         known = [one.words for one in arguments if isinstance(one, Kind)]
@@ -197,7 +201,7 @@ def _kind(kind: Any) -> str:
 
 
 class ShippedSites(Facts):
-    """The shipped site files of real clusters, with the day and the sources of what they say."""
+    """The shipped site files of real clusters, with their dates and sources."""
 
     def write(self) -> Iterator[str]:
         """Write a row for each file that names its sources."""
@@ -209,7 +213,7 @@ class ShippedSites(Facts):
                 sources = [f"| {source}" for source in data["sources"]]
                 words = "\n".join([*(f"| {one}." for one in said), *sources])
                 rows.append((f"``{file.stem}``", str(data["as_of"]), words))
-        yield from table("14 14 72", ("site", "as of", "what it is, and from where"), rows)
+        yield from table("14 14 72", ("site", "as of", "description and sources"), rows)
 
 
 class Abilities(Facts):
@@ -220,8 +224,19 @@ class Abilities(Facts):
         yield from table("16 20 22 10 20 12", matrix.ABLE, [*matrix.able()])
 
 
+class Manuals(Facts):
+    """The manual of each scheduler's adapter, as it stands at the head of its module."""
+
+    def write(self) -> Iterator[str]:
+        """Write what autodoc reads."""
+        for name in matrix.REGISTRY:
+            parts = [part for part in self.content if part.startswith(f"{name}.")]
+            for module in (name, *parts):
+                yield from (f".. automodule:: hpcpipe.schedulers.{module}", "")
+
+
 class TriedOn(Facts):
-    """On what each scheduler's adapter was tried, and how it went."""
+    """What each scheduler's adapter was tried on, with the results."""
 
     def write(self) -> Iterator[str]:
         """Write a row for each scheduler of the registry."""
@@ -236,25 +251,19 @@ class ExitCodes(Facts):
         """Write a row for each exit code."""
         kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
         errors = [kind for kind in kinds if issubclass(kind, hpcpipe.errors.HpcpipeError)]
-        rows = [("0", "", "All is well.")]
+        rows = [("0", "", "Success.")]
         rows += [(str(one.exit_status), f"``{one.__name__}``", getdoc(one) or "") for one in errors]
         rows += [("130", "", "Interrupted from the keyboard.")]
         yield from table("8 27 65", ("code", "in Python", "meaning"), rows)
 
 
 class Reasons(Facts):
-    """Why a task is not good, with a meaning for each reason that the code knows, and no other."""
+    """Why a task did not succeed, and what each reason means."""
 
     def write(self) -> Iterator[str]:
         """Write a row for each reason."""
-        rows = [(f"{reason}", meaning) for reason, _, meaning in map(_parted, self.content)]
-        if {reason for reason, _ in rows} != {str(reason) for reason in Reason}:
-            raise self.error(f"reasons differ from the code's: {', '.join(Reason)}")
+        rows = [(str(reason), reason.about.meaning) for reason in Reason]
         yield from table("30 70", ("reason", "meaning"), rows)
-
-
-def _parted(line: str) -> Row:
-    return line.partition(": ")
 
 
 class Fields(Facts):
@@ -272,14 +281,14 @@ class Fields(Facts):
 
 
 def _call_for_each(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: Any) -> None:
-    """`each` is an object that is called: document the call."""
+    """Document the call of `each`, which is an object."""
     del app, what, options
     if name == "hpcpipe.each":
         lines[:] = (getdoc(type(obj).__call__) or "").splitlines()
 
 
 def _show_examples(app: Sphinx, context: Any, lines: list[str]) -> None:
-    """Show an example in a command's help, an indented line, as it is."""
+    """Show indented lines in a command's help, which are examples, literally."""
     del app, context
     for at, line in reversed([*enumerate(lines)]):
         if line.startswith("  "):
@@ -287,13 +296,14 @@ def _show_examples(app: Sphinx, context: Any, lines: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Tell Sphinx of the directives."""
+    """Register the directives with Sphinx."""
     directives = {
         "command": Command,
         "shapes": Shapes,
         "site-keys": SiteKeys,
         "shipped-sites": ShippedSites,
         "abilities": Abilities,
+        "manuals": Manuals,
         "tried-on": TriedOn,
         "exit-codes": ExitCodes,
         "reasons": Reasons,

@@ -1,7 +1,4 @@
-"""What each scheduler can do, and what was tried of it, in words for who runs a cluster.
-
-The first is from the adapters, the second from what the contract tests recorded.
-"""
+"""What each scheduler can do, from the adapters; and what was tried, from the contract tests."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +7,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
-from hpcpipe.model import Capabilities
+from hpcpipe.jobs import Capabilities
 from hpcpipe.schedulers import REGISTRY
 
 RECORD = Path(__file__).with_name("contract.json")
@@ -22,20 +19,20 @@ Row = tuple[str, ...]
 
 
 def able() -> Iterator[Row]:
-    """Say of each scheduler what its arrays and dependencies can do."""
+    """Yield for each scheduler what its arrays and dependencies can do."""
     for _, title, of in _adapters():
         yield (
             title,
             _arrays(of),
             _pairs(of) if of.elementwise else "no",
             "yes" if of.element_dependency else "no",
-            "is kept from starting" if of.success else "starts, and ends itself with code 86",
+            "does not start" if of.success else "starts, and exits with code 86",
             "yes" if of.hold else "no",
         )
 
 
 def tried() -> Iterator[Row]:
-    """Say of each scheduler on what its adapter was tried, and with which tests."""
+    """Yield for each scheduler what its adapter was tried on, and with which tests."""
     record = json.loads(RECORD.read_text("utf-8"))
     for name, title, _ in _adapters():
         of = record[name]
@@ -47,7 +44,7 @@ def tried() -> Iterator[Row]:
 def _adapters() -> Iterator[tuple[str, str, Capabilities]]:
     for name, adapter in REGISTRY.items():
         module = import_module(f"hpcpipe.schedulers.{name}")
-        # A manual begins "Grid Engine: Son of …" or "LSF (IBM Spectrum LSF, …)."
+        # A manual starts with "Grid Engine: Son of …" or "LSF (IBM Spectrum LSF, …)."
         title = (getdoc(module) or "").partition("\n")[0].partition(":")[0].partition("(")[0]
         yield name, title.strip(" ."), getattr(module, adapter).capabilities
 
@@ -57,14 +54,14 @@ def _arrays(of: Capabilities) -> str:
         return "no"
     words = ["of any indices" if of.sparse else f"from {of.first_index} on, without gaps"]
     if not of.array_of_one:
-        words.append("of two elements at least")
+        words.append("of at least two elements")
     return "; ".join(words)
 
 
 def _pairs(of: Capabilities) -> str:
     words = ["yes" if of.subset else "yes, of equal arrays"]
     if of.window:
-        words.append(f"the first {of.window} that wait are looked at")
+        words.append(f"only the first {of.window} that wait are considered")
     return "; ".join(words)
 
 
@@ -73,6 +70,6 @@ def _module(name: str) -> str:
 
 
 def _passed(went: Mapping[str, Any]) -> str:
-    """Count; a failure is told, though none should be recorded."""
+    """Return the number passed; failures are shown, although none should be recorded."""
     passed, failed = went["passed"], went["failed"]
     return f"{passed} of {passed + failed}" if failed else f"{passed}"

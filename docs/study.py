@@ -1,4 +1,4 @@
-"""One of each thing that a workflow can do."""
+"""An example of everything a workflow can do."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ measured = wf.add(measure, image=each(images, axis="subject"), fraction=each([0.
 
 # 2
 def scale(low: float, high: float) -> float:
-    """Say how far apart two limits are."""
+    """Return the distance between two limits."""
     return high - low
 
 

@@ -1,20 +1,20 @@
 """hpcpipe: workflow graphs compiled into the fewest possible scheduler submissions.
 
-Names are imported when first used: a worker imports this package a thousand times and needs none.
+Names are imported on first use: workers import this package thousands of times and need none.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own costs a worker half as much as bare Python
+TYPE_CHECKING = False  # importing typing costs half as long as starting Python
 if TYPE_CHECKING:
     from typing import Any
 
-    from hpcpipe.executor import Executor
-    from hpcpipe.graphs import from_networkx, from_wfformat
-    from hpcpipe.mapped import each
-    from hpcpipe.node import Node, Output, task
+    from hpcpipe.executor.executor import Executor
+    from hpcpipe.frontends.foreign_graphs import from_networkx, from_wfformat
+    from hpcpipe.graph.each import each
+    from hpcpipe.graph.node import Node, Output, task
+    from hpcpipe.graph.workflow import Workflow
     from hpcpipe.run import Run
-    from hpcpipe.workflow import Workflow
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,17 +30,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "Executor": "hpcpipe.executor",
-    "Node": "hpcpipe.node",
-    "Output": "hpcpipe.node",
+    "Executor": "hpcpipe.executor.executor",
+    "Node": "hpcpipe.graph.node",
+    "Output": "hpcpipe.graph.node",
     "Run": "hpcpipe.run",
-    "Workflow": "hpcpipe.workflow",
-    "each": "hpcpipe.mapped",
-    "from_networkx": "hpcpipe.graphs",
-    "from_wfformat": "hpcpipe.graphs",
-    "task": "hpcpipe.node",
+    "Workflow": "hpcpipe.graph.workflow",
+    "each": "hpcpipe.graph.each",
+    "from_networkx": "hpcpipe.frontends.foreign_graphs",
+    "from_wfformat": "hpcpipe.frontends.foreign_graphs",
+    "task": "hpcpipe.graph.node",
 }
-_MODULES = ("spm",)  # that are used as ``hpcpipe.spm.normalize``
+_MODULES = ("spm",)  # used as ``hpcpipe.spm.normalize``
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,7 @@
-"""Every error hpcpipe raises on purpose: one sentence and one exit status each.
+"""Every error hpcpipe raises on purpose, each with its exit status.
 
 A message says what, where, and what to do, in that order. The command line prints it after
-``hpcpipe:`` and leaves with ``exit_status``; anything else that escapes is a bug of ours and
-shows its traceback.
+``hpcpipe:`` and exits with ``exit_status``; any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -11,43 +10,47 @@ from collections.abc import Iterable
 
 
 class HpcpipeError(Exception):
-    """Something hpcpipe can explain went wrong."""
+    """An error of any other kind."""
 
     exit_status = 1
 
 
 class UsageError(HpcpipeError):
-    """The command line, or what it names, cannot be understood."""
+    """The command line is wrong, or names something that does not exist."""
 
     exit_status = 2
 
 
 class ConfigError(HpcpipeError):
-    """A site-config cannot be read, or asks for what does not exist."""
+    """The site file is wrong, or cannot provide what was requested."""
 
     exit_status = 3
 
 
 class WorkflowError(HpcpipeError):
-    """The workflow as written cannot be planned."""
+    """The workflow cannot be planned as written."""
 
     exit_status = 4
 
 
 class SchedulerError(HpcpipeError):
-    """The scheduler refused; its own words come first."""
+    """The scheduler refused; its own message comes first."""
 
     exit_status = 5
 
     def __init__(self, words: str, *, passing: bool = False) -> None:
         super().__init__(words)
-        self.passing = passing  # the same may be taken a little later
+        self.passing = passing  # temporary: the same request may be accepted later
 
 
 class SchedulerUnavailable(SchedulerError):
-    """The scheduler could not be asked, which says nothing about the jobs."""
+    """The scheduler could not be asked; its jobs may still be running."""
 
     exit_status = 6
+
+
+class SubmitUnclear(SchedulerUnavailable):
+    """The answer to a submission does not prove whether the scheduler has the job or not."""
 
 
 class LockHeld(HpcpipeError):
@@ -57,9 +60,13 @@ class LockHeld(HpcpipeError):
 
 
 class ResultError(HpcpipeError):
-    """A result is missing, failed, damaged, or not safe to read."""
+    """A result is missing, damaged, or not safe to read."""
 
     exit_status = 8
+
+
+class PlanDamaged(ResultError):
+    """The frozen plan of a run is missing or damaged, and has to be made again."""
 
 
 class OverBudget(HpcpipeError):
@@ -69,16 +76,16 @@ class OverBudget(HpcpipeError):
 
 
 class TasksFailed(HpcpipeError):
-    """A run has ended, and not every task of it is good."""
+    """A run has finished, and not all of its tasks succeeded."""
 
     exit_status = 10
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """End a message about an unknown word: with the one that was meant, or with all there are."""
+    """Return the end of a message about an unknown word: the closest known word, or all of them."""
     from difflib import get_close_matches
 
-    known = list(known)
+    known = [*filter(None, known)]
     if close := get_close_matches(word, known, n=1):
         return f"; did you mean {close[0]}?"
     return f"; known: {', '.join(known)}" if known else ""

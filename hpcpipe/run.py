@@ -1,104 +1,131 @@
-"""A run of a workflow, from Python: submit it, watch it, take its results.
+"""Submit a workflow from Python, wait for its run, and load its results.
 
-Everything a run is lies in its folder, so a `Run` is only a look at it: any number of clients can
-hold one, and ``Run(folder)`` is as good as the one that `submit` returned.
+All state of a run is in its folder. A `Run` only refers to it: any number of clients can have one,
+and ``Run(folder)`` equals the one that `submit` returned.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
-from hpcpipe.errors import ResultError, TasksFailed, UsageError, near
-from hpcpipe.ledger import Ledger
-from hpcpipe.outcome import Refused, load_value
-from hpcpipe.record import RunRecord, read_record
-from hpcpipe.rundir import RunDir
-from hpcpipe.status import Report, make_report
+from hpcpipe.errors import (
+    PlanDamaged,
+    ResultError,
+    SchedulerUnavailable,
+    TasksFailed,
+    UsageError,
+    near,
+)
+from hpcpipe.status.report import Report, make_report
+from hpcpipe.store.outcomes import Store
+from hpcpipe.store.recent import remember, suggested
+from hpcpipe.store.record import RunRecord, latest_record
+from hpcpipe.store.rundir import RunDir
+from hpcpipe.submit.options import DEFAULTS, Options
 
 if TYPE_CHECKING:
-    from hpcpipe.draft import Draft
-    from hpcpipe.model import Resources
-    from hpcpipe.node import Node
+    from hpcpipe.graph.node import Node
+    from hpcpipe.graph.workflow import Workflow
+    from hpcpipe.resources import Resources
     from hpcpipe.site import Site
     from hpcpipe.site.load import Loaded
-    from hpcpipe.workflow import Workflow
+    from hpcpipe.submit.prepare import Draft
 
 
 class Run:
     """The run of a workflow in its folder, ``<base_dir>/<workflow>``.
 
-    Raises UsageError where nothing was ever submitted there.
+    Raises UsageError if nothing was ever submitted there.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.rundir = RunDir(Path(folder))
         if not self.rundir.exists:
-            raise UsageError(f"{folder}: nothing was submitted from here; try hpcpipe submit FILE")
+            raise UsageError(f"{folder}: nothing was submitted here; try hpcpipe submit FILE")
 
     @property
     def record(self) -> RunRecord:
         """What the latest submission planned."""
-        return read_record(self.rundir, Ledger(self.rundir.ledger).read().last["run"])
+        return latest_record(self.rundir)
 
     def report(self, *, fresh: bool = False) -> Report:
-        """Tell the state of every task; see `hpcpipe.status.make_report`."""
+        """Return the state of every task; see `hpcpipe.status.report.make_report`."""
         return make_report(self.rundir, fresh=fresh)
 
     def wait(self, *, show: bool = False, timeout: float | None = None) -> Report:
-        """Wait until nothing is left that may still change, and return the last report.
+        """Wait until the run has finished, and return the last report.
 
-        ``show`` draws progress on the terminal. Raises TasksFailed where a task is not good,
-        TimeoutError after ``timeout`` seconds; in both cases the run goes on by itself.
+        ``show`` displays progress on the terminal. Raises TasksFailed if a task did not succeed,
+        and TimeoutError after ``timeout`` seconds; the run itself then continues.
         """
-        from hpcpipe.watch import follow
+        from hpcpipe.views.watch import follow
 
-        report = follow(self.rundir, show=show, timeout=timeout)
+        report = follow(self.rundir, show=show, timeout=timeout, mend=self._mend)
         if report.failures:
             first = report.failures[0]
+            count = report.total.total()
             raise TasksFailed(
-                f"{len(report.failures)} of {report.total.total()} tasks are not good; "
-                f"{first.name}: {first.words or first.reason}"
+                f"{len(report.failures)} of {count} task{'s' * (count != 1)} failed; "
+                f"first: {first.name}: {first.words or first.reason}"
             )
         return report
 
-    def results(self, node: Node | str) -> dict[str, Any]:
-        """Load every good value of a node, by label (the label of a node without axes is "").
+    def _mend(self, report: Report) -> bool:
+        """Retry what is due and no continuation would; return whether anything was submitted."""
+        from hpcpipe.status.attempts import Retries
 
-        Raises UsageError for an unknown node, ResultError for a result not safe to read.
+        due = Retries(self.rundir, report.record).due
+        if report.mending or not (report.can_grow or any(map(due, report.failures))):
+            return False
+        from hpcpipe.submit.locking import locked
+
+        with locked(self.rundir):
+            return not is_stopped(self) and bool(submit_due(self).prepared)
+
+    def results(self, node: Node | str) -> dict[str, Any]:
+        """Load the results of a node's succeeded tasks, by label ("" for a node without axes).
+
+        Raises UsageError for an unknown node, and ResultError for a result not safe to read.
         """
         name = node if isinstance(node, str) else node.name
         record = self.record
         if name not in record.nodes:
             raise UsageError(f"no node {name!r}{near(name, record.nodes)}")
-        found, listing = record.nodes[name], self.rundir.list_all([name])[name]
+        found, listing = record.nodes[name], Store(self.rundir).has([name])[name]
+        partial = Store(self.rundir).find_partial(name, listing)
         return {
-            found.label(index): self._load(name, key, found.task(index), listing.packed)
+            found.label(index): self._load(
+                name, key, found.task(index), partial if key in partial else listing.packed
+            )
             for index in range(len(found))
-            if (key := found.key(index)) in listing.good
+            if (key := found.key(index)) in listing.succeeded or key in partial
         }
 
     def result(self, task: str) -> Any:
         """Load the value of one task, named ``node/label``.
 
-        Raises UsageError where no task, or more than one, has the name; ResultError where it has
-        no good outcome.
+        Raises UsageError if no task, or more than one, has the name, and ResultError if it has not
+        succeeded.
         """
         node, index = self.record.one(task)
-        packed = self.rundir.list_all([node.name])[node.name].packed
-        return self._load(node.name, node.key(index), node.task(index), packed)
+        store = Store(self.rundir)
+        listing = store.has([node.name])[node.name]
+        where = {**store.find_partial(node.name, listing), **listing.packed}
+        return self._load(node.name, node.key(index), node.task(index), where)
 
     def loaders(
         self, record: RunRecord, tasks: Collection[str]
     ) -> Iterator[tuple[str, Callable[[], Any]]]:
-        """Give for each of the named tasks a function that loads its value, as `result` does."""
+        """Yield each of the named tasks with a function that loads its value, as `result` does."""
         wanted = set(tasks)
-        listings = self.rundir.list_all({name.partition("/")[0] for name in wanted})
+        listings = Store(self.rundir).has({name.partition("/")[0] for name in wanted})
         for name, listing in listings.items():
             node = record.nodes[name]
             for index in range(len(node)):
@@ -107,27 +134,26 @@ class Run:
 
     def _load(self, node: str, key: str, task: str, packed: Mapping[str, str]) -> Any:
         try:
-            return load_value(packed.get(key) or str(self.rundir.result(node, key)))
+            return Store(self.rundir).load(node, key, packed)
         except FileNotFoundError:
-            raise ResultError(f"{task}: no good outcome; see hpcpipe explain {task}") from None
-        except Refused as error:
-            raise ResultError(str(error)) from error
+            why = suggested(self.rundir.folder, "explain", quote(task))
+            raise ResultError(f"{task}: has not succeeded; see {why}") from None
 
     def cancel(self, names: tuple[str, ...] = ()) -> int:
-        """Cancel the whole run, or the tasks of these names; return how many were live.
+        """Cancel the whole run, or the named tasks; return how many were cancelled.
 
-        What shares an element with a cancelled task goes with it, and is counted, too. What depends
-        on one can no longer run.
+        Tasks that share an element with a named one are cancelled with it, and counted. Tasks that
+        depend on a cancelled one can no longer run.
         """
-        from hpcpipe.cancel import cancel
+        from hpcpipe.submit.cancel import cancel
 
         return cancel(self.rundir, names).tasks
 
 
 class Results(Mapping[str, dict[str, Any]]):
-    """The good values of a run, by node and label: ``results["average"]["4"]``.
+    """The results of a run's succeeded tasks, by node and label: ``results["average"]["4"]``.
 
-    A node's values are loaded when it is asked for, by name or as the `Node` itself.
+    The results of a node, given by name or as the `Node` itself, are loaded on access.
     """
 
     def __init__(self, run: Run) -> None:
@@ -153,129 +179,240 @@ def submit(
     site: str | Site | Loaded | None = None,
     resources: Resources | None = None,
     source: Mapping[str, Any] | None = None,
-    raise_for: Any = None,
     over_budget: bool = False,
+    replace: bool = False,
+    calls: int | None = None,
+    notify: str | None = None,
+    after_run: str | os.PathLike[str] | None = None,
 ) -> Run:
-    """Hand everything that is not done to the scheduler, and return at once.
+    """Submit the tasks that still need to run, and return at once.
 
-    ``site`` is a site's name or file (default: the one that counts here); ``resources`` are laid
-    over every node's. Raises WorkflowError, ConfigError, SchedulerError, LockHeld; and OverBudget,
-    unless ``over_budget`` lets an account be charged more than the site gives it.
+    ``site`` is a site's name or file (default: the one in use here); ``resources`` override those
+    of every node. Raises WorkflowError, ConfigError, SchedulerError, LockHeld. Raises OverBudget if
+    it may cost an account more than its budget, unless ``over_budget``; and UsageError if tasks are
+    running whose code or inputs have changed, unless ``replace``, which cancels them. ``calls``
+    limits the submit commands, instead of the site. ``notify`` is a line of sh that a job runs when
+    the run has ended. ``after_run`` is the folder of a run that must succeed before anything is
+    submitted, by a job that waits for it.
     """
-    return submit_with_draft(
-        workflow,
-        site=site,
-        resources=resources,
-        source=source,
-        raise_for=raise_for,
-        over_budget=over_budget,
-    )[0]
+    after = os.path.abspath(after_run) if after_run else None
+    options = Options(resources, over_budget, replace, calls, notify, after)
+    return submit_with_draft(workflow, options, site=site, source=source)[0]
 
 
 def submit_with_draft(
     workflow: Workflow,
+    options: Options = DEFAULTS,
     *,
     site: str | Site | Loaded | None = None,
-    resources: Resources | None = None,
     source: Mapping[str, Any] | None = None,
-    raise_for: Any = None,
-    over_budget: bool = False,
+    kept: Resources | None = None,
 ) -> tuple[Run, Draft]:
-    """Do what `submit` does, and tell what was submitted."""
-    from hpcpipe.adopting import adopt
-    from hpcpipe.allowance import check_budget
-    from hpcpipe.draft import draft, scheduler_options
-    from hpcpipe.schedulers import make_scheduler
-    from hpcpipe.submit import submit_draft
+    """Do as `submit`, and also return the draft of what was submitted."""
+    from hpcpipe.after_run import behind
+    from hpcpipe.submit.budget import check_budget
+    from hpcpipe.submit.locking import locked
+    from hpcpipe.submit.prepare import draft
+    from hpcpipe.submit.submit import submit_draft
 
     chosen, site_file = pick_site(site)
     rundir = RunDir(workflow.folder)
-    # A first plan is made before the folder is: one that fails leaves nothing behind.
-    drafted = None if rundir.exists else draft(workflow, chosen, resources=resources)
-    if drafted is not None and not over_budget:
+    make = partial(draft, workflow, chosen, options, kept=kept)
+    # Plan a first run before creating its folder, so that a failure leaves nothing behind.
+    drafted = None if rundir.exists else behind(make())
+    if drafted is not None and not options.over_budget:
         check_budget(drafted.routed, chosen)
     rundir.create()
     workflow.begin()
-    with rundir.lock():
+    remember(rundir.folder)  # first: one that is refused is looked at and retried, too
+    with locked(rundir):
         if drafted is None or rundir.exists:
-            adopt(rundir, make_scheduler(chosen.scheduler, scheduler_options(chosen)))
-            drafted = draft(workflow, chosen, resources=resources, raise_for=raise_for)
-            if not over_budget:
-                check_budget(drafted.routed, chosen)
+            drafted = behind(make_draft(rundir, chosen, make, options))
         submit_draft(drafted, source or _source(workflow), site_file)
-    remember(rundir.folder)
     return Run(workflow.folder), drafted
 
 
+def retry(
+    folder: str | os.PathLike[str],
+    options: Options = DEFAULTS,
+    *,
+    site: str | Site | Loaded | None = None,
+    tasks: Sequence[str] = (),
+    force: bool = False,
+) -> tuple[Run, Draft]:
+    """Submit again what is not done of a run, by its plan on disk: no code of the user is needed.
+
+    A task that ran out of memory or time asks for more. ``tasks``, named ``node`` or
+    ``node/label``, limit it to these and what depends on them; ``force`` runs them even if they
+    succeeded. ``site`` defaults to the run's. Raises UsageError where nothing was submitted there,
+    or the folder that tasks start in is gone; ResultError where the plan is damaged; else as
+    `submit`.
+    """
+    from hpcpipe.keys.file_digest import Files
+    from hpcpipe.keys.plan import refresh
+    from hpcpipe.store.plan import read_plan
+    from hpcpipe.store.rundir import read_pickle
+    from hpcpipe.submit.grown import grown
+    from hpcpipe.submit.locking import locked
+    from hpcpipe.submit.prepare import draft_plan
+    from hpcpipe.submit.retry import check_software, choose, forget_stops, settle_in
+    from hpcpipe.submit.submit import submit_draft
+
+    run = Run(os.path.abspath(folder))
+    check_software(options.resources, run.rundir.folder)
+    chosen, site_file = pick_site(site or run.record.site)
+    with locked(run.rundir), _explaining_damage(run):
+        record = run.record
+        plan = settle_in(read_plan(run.rundir, record.plan), run.rundir)
+        files = Files(plan.files, read_pickle(run.rundir.files))
+        plan = grown(refresh(plan, files), run.rundir)  # its new tasks may be named, too
+        make = partial(
+            draft_plan,
+            plan,
+            run.rundir,
+            chosen,
+            options,
+            seen=files.seen,
+            kept=record.resources,
+            chosen=choose(record._replace(nodes=plan.nodes), tasks, force=force),
+        )
+        drafted = make_draft(run.rundir, chosen, make, options)
+        forget_stops(run.rundir)
+        submit_draft(drafted, record.source, site_file)
+    remember(run.rundir.folder)
+    return run, drafted
+
+
+def is_stopped(run: Run) -> bool:
+    """Return whether a person has cancelled all of a run, and submitted nothing since."""
+    from hpcpipe.store.ledger import Ledger
+
+    return bool(Ledger(run.rundir.ledger).read().last.get("stopped"))
+
+
+def submit_due(run: Run, mine: str = "") -> Draft:
+    """Do what `hpcpipe.run.retry` does, for the tasks of which a retry is due.
+
+    Under the run's lock, by the continuation ``mine`` or for a person who watches.
+    """
+    from hpcpipe.after_run import behind
+    from hpcpipe.submit.submit import submit_draft
+
+    record = run.record
+    site, site_file = pick_site(record.site)
+    options = Options(over_budget=True, after_run=record.after or None)
+    make = partial(_draft_due, run, record, site, options)
+    drafted = behind(make_draft(run.rundir, site, make, options))
+    submit_draft(drafted, record.source, site_file, mine=mine)
+    return drafted
+
+
+def _draft_due(run: Run, record: RunRecord, site: Site, options: Options, patience: float) -> Draft:
+    """Draft with the plan as it is: tasks whose input files have changed are left to a person.
+
+    Unless nothing was submitted yet, as it waited for another run.
+    """
+    from hpcpipe.keys.file_digest import Files
+    from hpcpipe.keys.plan import refresh
+    from hpcpipe.store.plan import read_plan
+    from hpcpipe.store.rundir import read_pickle
+    from hpcpipe.submit.prepare import draft_plan
+    from hpcpipe.submit.retry import settle_in
+
+    plan = settle_in(read_plan(run.rundir, record.plan), run.rundir)
+    files = Files(plan.files, read_pickle(run.rundir.files))
+    fresh = refresh(plan, files)
+    plan = fresh if record.after else plan  # the run before it may have made these files
+    changed = {
+        (name, node.key(index))
+        for name, node in plan.nodes.items()
+        if node.keys != fresh.nodes[name].keys
+        for index in range(len(node))
+        if node.key(index) != fresh.nodes[name].key(index)
+    }
+    return draft_plan(
+        plan,
+        run.rundir,
+        site,
+        options,
+        seen=files.seen,
+        kept=record.resources,
+        patience=patience,
+        barred=changed,
+    )
+
+
+@contextmanager
+def _explaining_damage(run: Run) -> Iterator[None]:
+    """Add to the news of a damaged plan the command that makes it again."""
+    try:
+        yield
+    except PlanDamaged as error:
+        source = run.record.source
+        again = suggested(run.rundir.folder, "retry", "--reload")
+        if "file" in source:
+            arguments = source.get("arguments", ())
+            words = [source["file"], *(["--"] if arguments else []), *arguments]
+            again = f"cd {quote(run.record.cwd)} && hpcpipe submit {join(words)}"
+        raise ResultError(f"{error}\nPlan again from the workflow itself: {again}") from error
+
+
+def make_draft(rundir: RunDir, site: Site, make: Callable[..., Draft], options: Options) -> Draft:
+    """Make a draft under the run's lock, after settling what a killed client left in doubt."""
+    from hpcpipe.status.state import LATE
+    from hpcpipe.submit.budget import check_budget
+    from hpcpipe.submit.files import end_claims
+    from hpcpipe.submit.prepare import check_reached, check_stale
+    from hpcpipe.submit.recover import recover
+
+    recover(rundir, submitting=True)
+    drafted = make(patience=max(LATE, site.limits.settle_seconds) + 5)
+    if not options.over_budget:
+        check_budget(drafted.routed, site)
+    if not options.replace:
+        check_stale(drafted)
+    try:
+        check_reached(drafted)
+    except SchedulerUnavailable:
+        end_claims(drafted)  # who submits elsewhere waits for this
+        raise
+    return drafted
+
+
 def pick_site(site: str | Site | Loaded | None) -> tuple[Site, str]:
-    """Give the site that is meant, and the file it can be read from again, for `retry`."""
+    """Return the site, and the file from which `retry` can read it again."""
     from hpcpipe.site.load import Loaded, load_site
 
     if site is None or isinstance(site, str):
         site = load_site(site)
-    return (site.site, str(site.file)) if isinstance(site, Loaded) else (site, site.name)
-
-
-def _source(workflow: Workflow) -> dict[str, Any]:
-    """Say where a workflow that was submitted from Python can be read again, for `retry`."""
-    file = workflow.source or getattr(sys.modules.get("__main__"), "__file__", None)
-    return {"file": str(Path(file).resolve()), "name": workflow.name} if file else {}
-
-
-# --- which run a command is about -----------------------------------------------------------------
-
-
-def _memory() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state, "hpcpipe", "runs")
-
-
-def remember(folder: Path) -> None:
-    """Note that a run was submitted from this working folder, for `find_run`."""
-    line = f"{time.time():.0f}\t{os.fspath(Path.cwd())!r}\t{os.fspath(folder)!r}\n"
-    try:
-        _memory().parent.mkdir(parents=True, exist_ok=True)
-        with _memory().open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(line)
-    except OSError:
-        return  # a home that cannot be written to: find_run then looks for the folder itself
-
-
-def find_run(named: str | None) -> Path:
-    """Find the run that a command is about.
-
-    The folder that was named; or the one we are in; or the one last submitted from here; or the
-    latest in the folders right below. Raises UsageError where there is none.
-    """
-    here = Path.cwd()
-    if named:
-        for folder in (Path(named), Path(named).parent):
-            if RunDir(folder).exists:
-                return folder
-        raise UsageError(f"{named}: nothing was submitted there; name the folder base_dir/workflow")
-    for folder in (here, *here.parents):
-        if RunDir(folder).exists:
-            return folder
-    if (last := _last_from(here)) is not None:
-        return last
-    ledgers = [*here.glob("*/.hpcpipe/ledger.jsonl"), *here.glob("*/*/.hpcpipe/ledger.jsonl")]
-    if ledgers:
-        return max(ledgers, key=lambda ledger: ledger.stat().st_mtime).parent.parent
-    raise UsageError(
-        "nothing was submitted from this folder; name the run's folder with --run, "
-        "or start one: hpcpipe submit FILE"
+    return (
+        (site.site, os.path.abspath(site.file)) if isinstance(site, Loaded) else (site, site.name)
     )
 
 
-def _last_from(here: Path) -> Path | None:
-    from ast import literal_eval
+def _source(workflow: Workflow) -> dict[str, Any]:
+    """Describe how a workflow that was submitted from Python is read again, by `retry --reload`.
 
-    try:
-        lines = _memory().read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        _, cwd, folder = line.split("\t")
-        if Path(literal_eval(cwd)) == here and RunDir(Path(literal_eval(folder))).exists:
-            return Path(literal_eval(folder))
-    return None
+    Its environment is left out: that holds secrets.
+    """
+    file = workflow.source or getattr(sys.modules.get("__main__"), "__file__", None)
+    if not file:
+        return {}
+    return {**file_source(file, sys.argv[1:]), "name": workflow.name}
+
+
+def file_source(file: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Describe how a workflow is read again from ``FILE[:NAME]``, and when the file was written."""
+    path, colon, name = file.partition(":")
+    written = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+    return {
+        "file": os.path.abspath(path) + colon + name,
+        "arguments": [*arguments],
+        "written": written,
+    }
+
+
+def has_changed(source: Mapping[str, Any]) -> bool:
+    """Return whether the file that a run was made from has changed since."""
+    path = source.get("file", "").partition(":")[0]
+    return os.path.exists(path) and os.stat(path).st_mtime_ns != source.get("written")

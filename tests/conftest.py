@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -13,9 +14,15 @@ from contract.recording import Recording
 from fakes import FakeScheduler, Lab
 
 # All is tried on the real ones, and on the stand-in for PBS, the most used of those that cannot be
-# had; on the other stand-ins the law and the gate. With HPCPIPE_TEST_ALL=1 all is tried on all,
-# which takes more than an hour on two cores.
-EVERYWHERE = ("test_law", "test_gate")
+# had; on the other stand-ins the law, the gate, and which element is which. With HPCPIPE_TEST_ALL=1
+# all is tried on all, which takes more than an hour on two cores.
+EVERYWHERE = ("test_law", "test_gate", "test_which")
+# What takes long and asks little of a scheduler is tried on few, also of the real ones.
+FEW = {
+    **dict.fromkeys(("test_continuation", "test_checkpoint"), ("local", "slurm", "sge")),
+    **dict.fromkeys(("test_after_run", "test_logs", "test_notify"), ("local", "slurm")),
+    **dict.fromkeys(("test_partial", "test_width"), ("local", "slurm")),
+}
 
 GOLDEN = Path(__file__).parent / "golden"
 Golden = Callable[[str, str], None]
@@ -31,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "can(*names): only for schedulers that can all of this")
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is imported and collected by now out of every garbage collection."""
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes a cluster on each scheduler that can do what it is about."""
     if "cluster" not in metafunc.fixturenames:
@@ -43,8 +55,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def tries(dialect: Dialect, module: str) -> bool:
-    """Tell whether the tests of a module are run on a scheduler each time."""
-    wholly = dialect.real or dialect is PBS or bool(os.environ.get("HPCPIPE_TEST_ALL"))
+    """Return whether the tests of a module are run on a scheduler each time."""
+    every = bool(os.environ.get("HPCPIPE_TEST_ALL"))
+    if not every and dialect.name not in FEW.get(module, (dialect.name,)):
+        return False
+    wholly = dialect.real or dialect is PBS or every
     return (wholly and dialect is not TSP) or module in EVERYWHERE  # TSP is an example
 
 

@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.ledger import Ledger
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State, parse_indices
-from hpcpipe.outcome import load_value
-from hpcpipe.record import read_record
+from hpcpipe.graph.workflow import Workflow
+from hpcpipe.indices import parse_indices
+from hpcpipe.jobs import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.run import Run, submit
-from hpcpipe.rundir import RunDir
+from hpcpipe.schedulers.base import Scheduler
 from hpcpipe.site import Limits, Queue, Site
-from hpcpipe.workflow import Workflow
+from hpcpipe.store.ledger import Ledger
+from hpcpipe.store.outcomes import Store
+from hpcpipe.store.record import read_record
+from hpcpipe.store.rundir import RunDir
+from hpcpipe.worker.outcome import load_value
 
 QUEUED = JobStatus(State.QUEUED, "PENDING", "Priority")
 HELD = JobStatus(State.HELD, "PENDING", "JobHeldUser")
 RUNNING = JobStatus(State.RUNNING, "RUNNING")
+BLOCKED = JobStatus(State.BLOCKED, "PENDING", "DependencyNeverSatisfied")
 LIVE = (QUEUED, HELD, RUNNING)
-CANCELLED = JobEnd("CANCELLED by 1000", Reason.CANCELLED)
+CANCELLED = JobEnd("CANCELLED by 424242", Reason.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,17 @@ class FakeScheduler:
 
     def forget(self) -> None:
         """Begin anew, with nothing submitted."""
+        self.where = "local:fake"  # the instance that answers
+        self.hidden: set[str] = set()  # elements that only the accounting knows to be live
+        self.deaf: set[str] = set()  # verbs that are accepted and do nothing
         self.jobs: dict[str, FakeJob] = {}
         self.says: dict[str, JobStatus | JobEnd] = {}
         self.calls: list[str] = []
         self.hook: Callable[[str], None] = lambda _: None  # may raise
+        self.charged: Sequence[str] = ("lab", "teach")  # accounts
+
+    def instance(self) -> str:
+        return self.where
 
     def _call(self, step: str) -> None:
         self.calls.append(step)
@@ -90,6 +101,8 @@ class FakeScheduler:
         if not jobs:
             return
         self._call("release")
+        if "release" in self.deaf:
+            return
         waiting = {one for one in self._of(jobs) if self.says[one] in (HELD, QUEUED)}
         self.says |= dict.fromkeys(waiting, QUEUED)
         self._call("released")
@@ -100,19 +113,24 @@ class FakeScheduler:
         if jobs:
             self._call("poll")
         said = {one: self.says[one] for one in self._of(jobs)}
-        return {one: word for one, word in said.items() if isinstance(word, JobStatus)}
+        live = {one: word for one, word in said.items() if isinstance(word, JobStatus)}
+        return {one: word for one, word in live.items() if one not in self.hidden}
 
-    def account(self, jobs: Collection[str], since: float) -> Mapping[str, JobEnd]:
+    def account(self, jobs: Collection[str], since: float) -> Mapping[str, JobEnd | JobStatus]:
         if jobs:
             self._call(f"account since {since:.0f}")
         said = {one: self.says[one] for one in self._of(jobs)}
-        return {one: word for one, word in said.items() if isinstance(word, JobEnd)}
+        return {one: w for one, w in said.items() if isinstance(w, JobEnd) or one in self.hidden}
 
     def cancel(self, jobs: Sequence[str]) -> None:
         if jobs:
             self._call("cancel")
+        if "cancel" in self.deaf:
+            return
         live = [one for one in self._of(jobs) if isinstance(self.says[one], JobStatus)]
         self.says |= dict.fromkeys(live, CANCELLED)
+        if jobs:
+            self.hook("cancelled")
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
         if tokens:
@@ -122,8 +140,11 @@ class FakeScheduler:
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}_{index}"
 
+    def count(self) -> int | None:
+        return None
+
     def accounts(self) -> Sequence[str]:
-        return ("lab", "teach")
+        return self.charged
 
 
 @dataclass(frozen=True)
@@ -157,6 +178,11 @@ class Lab:
         self.rundir = RunDir(self.workflow.folder)
         self.site = self.settling(0)
 
+    @property
+    def store(self) -> Store:
+        """The outcomes of its tasks."""
+        return Store(self.rundir)
+
     def settling(self, seconds: int) -> Site:
         """Give a site whose common filesystem may show a file so late."""
         return Site(limits=Limits(poll_seconds=10, settle_seconds=seconds))
@@ -177,18 +203,18 @@ class Lab:
         for batch in [batch for record in records for batch in record.batches.values()]:
             for _, one, index in batch.tasks():
                 if one == key:
-                    good = self.rundir.result(node.name, key)
-                    bad = self.rundir.error(node.name, key, batch.id)
+                    good = self.store.result(node.name, key)
+                    bad = self.store.error(node.name, key, batch.id)
                     job = history.submissions[batch.id].job or ""
                     return Element(batch.id, index, job, good, bad, good.with_suffix(".claim"))
         raise AssertionError(f"{task} was not submitted")
 
     @contextmanager
     def start(
-        self, task: str, shell: Sequence[str] = ("/bin/sh",), **options: Any
+        self, task: str | Element, shell: Sequence[str] = ("/bin/sh",), **options: Any
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start a task's script in the run folder, its output in pipes; what fails ends it."""
-        element = self.find(task)
+        element = self.find(task) if isinstance(task, str) else task
         index = {} if element.index is None else {"HPCPIPE_INDEX": str(element.index)}
         not_ours = ("HPCPIPE_INDEX", "PYTHONUNBUFFERED")
         kept = {name: value for name, value in os.environ.items() if name not in not_ours}
@@ -207,7 +233,9 @@ class Lab:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
 
-    def run(self, task: str, *, shell: Sequence[str] = ("/bin/sh",), **options: Any) -> Done:
+    def run(
+        self, task: str | Element, *, shell: Sequence[str] = ("/bin/sh",), **options: Any
+    ) -> Done:
         """Run a task's script to its end."""
         with self.start(task, shell, **options) as process:
             return finished(process)
@@ -216,7 +244,7 @@ class Lab:
         """Read what a task's outcome says of itself, good or bad."""
         element = self.find(task)
         node, key = element.good.parent.name, element.good.stem
-        said: Mapping[str, Any] = self.rundir.read_outcome(
+        said: Mapping[str, Any] = self.store.get(
             node, key, None if element.good.exists() else element.batch
         )
         return said
@@ -230,6 +258,12 @@ def finished(process: subprocess.Popen[bytes]) -> Done:
     """Wait for a process that was started."""
     out, err = process.communicate(timeout=30)
     return Done(process.returncode, out, err.decode(errors="replace"))
+
+
+def ends_of(scheduler: Scheduler, *jobs: str) -> Mapping[str, JobEnd]:
+    """Ask the accounting about jobs, and give those that have ended."""
+    said = scheduler.account(jobs, 0)
+    return {element: end for element, end in said.items() if isinstance(end, JobEnd)}
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:

@@ -20,10 +20,20 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends octave >/dev/null
   }
+  # CPython's own tests of executors are run on hpcpipe's.
+  dpkg-query -W libpython3.11-testsuite >/dev/null 2>&1 || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libpython3.11-testsuite >/dev/null
+  }
   # The scheduler that docs/adding.rst adds is tried on a real one.
   command -v tsp >/dev/null || {
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends task-spooler >/dev/null
+  }
+  # They complete what is typed, as bash does.
+  command -v zsh >/dev/null && command -v fish >/dev/null || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends zsh fish >/dev/null
   }
   PYTHON=/usr/bin/python3
   eval "$(tests/clusters/slurm.sh up)"
@@ -56,15 +66,15 @@ eval "$(PYTHON=$VENV/bin/python tests/clusters/ipyparallel.sh up)"
 tests() { PATH="$VENV/bin:$PATH" $as_user "$VENV/bin/python" -m pytest "$@"; }
 [ -n "$as_user" ] && [ $# = 0 ] || { tests "$@"; exit; }
 
-# Most of the time is spent waiting for schedulers: three parts of the tests run side by side. What
-# shares a scheduler is in one part, since a test may stop it.
-tests -m "sge or drmaa" >"$copy/sge.log" 2>&1 &
-sge=$!
-tests -m oar >"$copy/oar.log" 2>&1 &
-oar=$!
+# Schedulers are waited for most of the time: their tests run beside those that need the CPU, which
+# are the last part. What shares a scheduler is in one part, since a test may stop it.
+running='' elsewhere=''
+for part in "sge or drmaa" oar "slurm or ipyparallel"; do
+  tests -m "$part" >"$copy/$part.log" 2>&1 &
+  running="$running $!" elsewhere="${elsewhere:+$elsewhere or }$part"
+done
 failed=0
-tests -m "not (sge or drmaa or oar)" || failed=$?
-wait $sge || failed=$?
-wait $oar || failed=$?
-cat "$copy/sge.log" "$copy/oar.log"
+tests -m "not ($elsewhere)" || failed=$?
+for part in $running; do wait "$part" || failed=$?; done
+cat "$copy"/*.log
 exit $failed

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from contract.dialects.tsp import ADDING, LINE, TSP, Tsp
+from contract.dialects.tsp import ADDING, TSP, Tsp
 from contract.harness import Bench, Cluster, tried, until
 from test_readme import masked, try_page, write_screens
 
-from hpcpipe.model import After, JobEnd, JobStatus, Reason, State
+from hpcpipe.jobs import After, JobEnd, JobStatus, Reason, State
 from hpcpipe.schedulers.base import Done
 
 PAGE = ADDING.parent / "adding.rst"
@@ -55,7 +57,7 @@ ID   State      Output               E-Level  Times(r/u/s)   Command [run=2/2]
 
 @pytest.fixture
 def spooler(tmp_path: Path) -> Iterator[Cluster]:
-    """A user of task spooler, and of an hpcpipe to which it was added."""
+    """A user of task spooler, who has installed the package of its adapter."""
     with tried(TSP, tmp_path) as cluster:
         yield cluster
 
@@ -76,8 +78,24 @@ def test_what_it_lists_is_read() -> None:
     assert Tsp().read_find(done).keys() == {"aa", "bb", "cc"}
 
 
-def test_the_page_shows_the_line_that_adds_it() -> None:
-    assert f"REGISTRY = {{\n    {LINE}" in PAGE.read_text("utf-8")
+def test_hpcpipe_itself_knows_nothing_of_it() -> None:
+    top = PAGE.parents[1]
+    files = [*top.glob("hpcpipe/**/*.py"), *top.glob("templates/*"), *top.glob("site-configs/*")]
+    assert [file for file in files if file.is_file() and b"tsp" in file.read_bytes()] == []
+
+
+@pytest.mark.tsp
+def test_a_machine_that_has_it_is_recognised_by_its_command(spooler: Cluster) -> None:
+    only = spooler.home / "bin"
+    only.mkdir()
+    (only / "tsp").symlink_to("/bin/true")
+    there = replace(spooler, changed={"HPCPIPE_SITE": "", "PATH": str(only)})
+    why, *lines = there.hpcpipe("site", "show").stdout.splitlines()
+    assert re.fullmatch(r"# no site file; tsp found: using .*/hpcpipe_tsp/tsp.toml", why)
+    assert any(line.startswith('scheduler = "tsp"') for line in lines)
+    assert "\ntsp\t" in there.hpcpipe("site", "list").stdout
+    refused = there.hpcpipe("site", "init", "-", status=3).stderr
+    assert refused.startswith("hpcpipe: a live tsp cannot be looked at yet; known: local, slurm")
 
 
 @pytest.mark.tsp

@@ -10,7 +10,7 @@ import pytest
 
 from hpcpipe import Workflow, each
 from hpcpipe.errors import WorkflowError
-from hpcpipe.mapping import first_and_last, map_workflow
+from hpcpipe.frontends.map import first_and_last, map_workflow
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ PRE = {"session": "pre"}
         ({"suffix": "bold", "per": "subject"}, "01 02 SAD07"),
         ({"suffix": "bold", "per": "session", "subject": "01"}, "01_post 01_pre"),
         ({"suffix": "bold", "per": "session", **PRE}, "01 02 SAD07"),
-        ({"suffix": "bold", "per": "task", "subject": "SAD07"}, "SAD07_nback SAD07_rest"),
+        ({"suffix": "bold", "per": "task", "subject": "SAD07"}, "SAD07_pre_nback SAD07_pre_rest"),
     ],
 )  # fmt: skip
 def test_a_task_is_named_by_what_tells_its_image_from_others(
@@ -87,9 +87,11 @@ def test_images_of_two_kinds_go_along_the_same_subjects(dataset: Path) -> None:
     [
         ({"suffix": "t1w"}, r"no image 't1w'; did you mean T1w\?"),
         ({"suffix": "T1w", "subject": "03"}, r"no image 'T1w' with subject=03"),
+        ({"suffix": "T1w", "subject": ["01", "SAD7"]}, r"subject=SAD7; did you mean SAD07\?"),
+        ({"suffix": "T1w", "session": ["pre", "mid"]}, r"no image 'T1w' with session=mid"),
         ({"suffix": "bold", "taks": "rest"}, r"no entity 'taks'; did you mean task\?"),
         ({"suffix": "bold", "per": "subjects"}, r"per='subjects'; did you mean subject\?"),
-        ({"task": "rest"}, r"say suffix="),
+        ({"task": "rest"}, r"give suffix="),
     ],
 )
 def test_a_query_that_finds_nothing_says_what_there_is(
@@ -100,7 +102,7 @@ def test_a_query_that_finds_nothing_says_what_there_is(
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WorkflowError, match=r"no folder sub-… in it"):
+    with pytest.raises(WorkflowError, match=r"has no folder sub-…"):
         each.bids(tmp_path)
     with pytest.raises(WorkflowError, match=r"study: No such file or directory"):
         each.bids(tmp_path / "study", "T1w")
@@ -131,7 +133,12 @@ def test_map_runs_a_command_over_the_subjects_or_their_sessions(dataset: Path) -
     assert workflow.nodes["bids-app"].axes[0].labels == ("01", "02", "SAD07")
     (dataset / "sub-99").mkdir()  # after the submission: a retry means the same subjects
     assert map_workflow(words, bids=str(dataset), texts=texts).nodes["bids-app"].size == 3
+    with pytest.raises(
+        WorkflowError, match=r"sub-99: has no folder ses-…, so it has no .session.;"
+    ):
+        map_workflow(["app", "--session-id", "{session}"], bids=str(dataset))
+    (dataset / "sub-99").rmdir()
     by_session = map_workflow(["echo", "{subject}", "{session}"], bids=str(dataset))
     assert by_session.nodes["echo"].axes[0].labels[:2] == ("01_post", "01_pre")
-    with pytest.raises(WorkflowError, match=r"\{subjct\} stands for no input.*subject\?"):
+    with pytest.raises(WorkflowError, match=r"\{subjct\} refers to no input.*subject\?"):
         map_workflow(["echo", "{subjct}"], bids=str(dataset))

@@ -11,21 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hpcpipe.planner.coarse
-from hpcpipe.graphs import from_networkx
-from hpcpipe.model import Capabilities
-from hpcpipe.plan import make_plan
-from hpcpipe.planner.arrays import Array, make_batch
+import hpcpipe.planner.search.search
+from hpcpipe.frontends.foreign_graphs import from_networkx
+from hpcpipe.jobs import Capabilities
+from hpcpipe.keys.plan import make_plan
 from hpcpipe.planner.batch import Limits
-from hpcpipe.planner.batches import make_batches
-from hpcpipe.planner.coarse import coarsen, likely_cores
-from hpcpipe.planner.elements import Elements, make_elements
-from hpcpipe.planner.exact import make_exact
-from hpcpipe.planner.lines import make_lines
-from hpcpipe.planner.makespan import makespan
+from hpcpipe.planner.compile import make_batches
+from hpcpipe.planner.element_graph import Elements, make_elements
+from hpcpipe.planner.layout import Array, make_batch
 from hpcpipe.planner.predict import jobs_of
-from hpcpipe.planner.simulate import Job, simulate
-from hpcpipe.planner.yardstick import exact_jobs, exact_makespans
+from hpcpipe.planner.regular import make_exact
+from hpcpipe.planner.search.baseline import exact_makespans
+from hpcpipe.planner.search.orderings import make_orderings
+from hpcpipe.planner.search.search import coarsen, likely_cores
+from hpcpipe.planner.simulate import Job, makespan, simulate
 
 CAPABILITIES = [
     Capabilities(),
@@ -68,7 +67,7 @@ def graphs(draw: st.DrawFn) -> Elements:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a search end soon."""
-    monkeypatch.setattr(hpcpipe.planner.coarse, "_EFFORT", 20_000)
+    monkeypatch.setattr(hpcpipe.planner.search.search, "_EFFORT_SMALL", 20_000)
 
 
 @settings(deadline=None, max_examples=40)
@@ -115,8 +114,8 @@ def check_array(array: Array, can: Capabilities) -> None:
     assert len(indices) == len(array.elements)
     assert indices[0] >= can.first_index
     assert can.sparse or indices[-1] - indices[0] == len(indices) - 1
-    assert can.elementwise or not array.each
-    assert can.element_dependency or not array.one
+    assert can.elementwise or all(wait.kind == "all" for wait in array.waits)
+    assert can.element_dependency or all(wait.element is None for wait in array.waits)
 
 
 def jobs_for(graph: Elements, arrays: Sequence[Array], can: Capabilities) -> list[Job]:
@@ -132,30 +131,6 @@ def check_starts(graph: Elements, arrays: Sequence[Array], cores: int, can: Capa
     for element in range(len(graph)):
         for parent in graph.parents[element]:
             assert start[element] >= start[parent] + graph.seconds[parent]
-
-
-@settings(deadline=None, max_examples=60)
-@given(graphs(), st.sampled_from(CAPABILITIES), st.integers(1, 60))
-def test_the_makespan_is_what_the_simulator_says(
-    graph: Elements, can: Capabilities, cores: int
-) -> None:
-    jobs = jobs_for(graph, coarsen(graph, can, 12, calls=12, cores=100), can)
-    cores += 3
-    expected = simulate(jobs, cores, window=can.window).makespan
-    assert makespan(jobs, cores, window=can.window) == pytest.approx(expected)
-
-
-@settings(deadline=None, max_examples=60)
-@given(graphs(), st.lists(st.integers(4, 60), min_size=1, max_size=3))
-def test_exact_dependencies_take_what_the_simulator_says(graph: Elements, cores: list[int]) -> None:
-    jobs = exact_jobs(graph)
-    expected = [simulate(jobs, count).makespan for count in cores]
-    assert exact_makespans(graph, cores) == pytest.approx(expected)
-
-
-def test_a_makespan_is_known_to_the_last_of_single_elements() -> None:
-    jobs = [Job([5, 3, 1], range(3)), Job([2, 2], range(2), elements=[(0, 1)]), Job([1], [1], [1])]
-    assert [makespan(jobs, cores) for cores in (1, 2, 9)] == [14, 8, 6]
 
 
 def test_lineages_are_kept_apart_where_a_barrier_would_cost() -> None:
@@ -201,8 +176,8 @@ def test_lines_are_cut_between_all_lineages_after_one_needed_another() -> None:
     tasks.append((3.0, 1, [merges[10], merges[14]]))
     graph = elements(tasks)
     merging = [element for element, parents in enumerate(graph.parents) if len(parents) > 2]
-    for line in make_lines(graph):
-        assert len({line.block[element] for element in merging}) == 16
+    for ordering in make_orderings(graph):
+        assert len({ordering.block[element] for element in merging}) == 16
 
 
 def cost(graph: Elements, arrays: Sequence[Array]) -> float:

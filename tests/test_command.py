@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpipe.command import CommandFailed, make_command
 from hpcpipe.errors import WorkflowError
+from hpcpipe.graph.command import CommandFailed, make_command
 
 NASTY = ["a b", "it's", '"q"', "two\nlines", "$(touch pwned)", "`id`", "*", "-rf", "Zoë", "", "{x}"]
 ECHO = [sys.executable, "-c", "import json, sys; json.dump(sys.argv[1:], open(sys.argv[1], 'w'))"]
@@ -100,7 +100,7 @@ def test_outputs_lie_in_the_tasks_folder_and_are_what_it_returns(
 @pytest.mark.parametrize("path", ["/data/a.nii", "../a.nii", "sub/../../a.nii", "", "."])
 def test_an_output_elsewhere_is_refused(path: str) -> None:
     command = make_command("cp {x} {copy}", {"copy": "{x}"}, {"x": path})
-    with pytest.raises(WorkflowError, match=r"output 'copy' would be .* no file in the task's"):
+    with pytest.raises(WorkflowError, match=r"output 'copy' would be .* not a file in the task's"):
         command.argv({"x": path}, "/run")
 
 
@@ -112,22 +112,27 @@ def test_an_output_elsewhere_is_refused(path: str) -> None:
     [
         ("", None, {}, "command: no words"),
         ([], None, {}, "command: no words"),
-        ("bet {imag}", None, {"image": 1}, r"bet: \{imag\} in .* for nothing; did you mean image"),
-        ("bet {}", None, {"image": 1}, r"bet: \{\} in .* stands for nothing; known: image"),
-        ("bet {image[0]}", None, {"image": 1}, r"bet: \{image\[0\]\} in .* stands for nothing"),
+        ("bet {imag}", None, {"image": 1}, r"bet: \{imag\} in .* is unknown; did you mean image"),
+        ("bet {}", None, {"image": 1}, r"bet: \{\} in .* is unknown; known: image"),
+        ("bet {image[0]}", None, {"image": 1}, r"bet: \{image\[0\]\} in .* is unknown"),
         ("awk {print}", None, {}, r"awk: \{print\} .*\(write \{\{ and \}\} for braces"),
         ("bet {image.suffix}", None, {"image": 1}, r"\{image.suffix\}: .* stem, name, parent"),
-        ("bet {frac:.2f}", None, {"frac": 1}, r"'\{frac:.2f\}': .*no formats"),
-        ("bet {frac!r}", None, {"frac": 1}, r"'\{frac!r\}': .*no formats"),
+        ("bet {frac:.2f}", None, {"frac": 1}, r"'\{frac:.2f\}': .*formats are not"),
+        ("bet {frac!r}", None, {"frac": 1}, r"'\{frac!r\}': .*formats are not"),
         ("bet {", None, {}, "'{'"),
         ("bet 'a", None, {}, 'command "bet \'a": No closing quotation'),
-        ("bet {a}", {"b": "x"}, {"a": 1, "c": 2}, r"bet: input 'c' is in no word; write \{c\}"),
-        ("bet {a}", None, {"a": 1, "memory": "2G"}, "'memory' is in no word.*by resources="),
-        ("cp {a} {b}", {"b": "{c}"}, {"a": 1}, r"cp: \{c\} in .* stands for nothing"),
+        ("bet {a}", {"b": "x"}, {"a": 1, "c": 2}, r"bet: input 'c' is not used; write \{c\}"),
+        ("bet {a}", None, {"a": 1, "memory": "2G"}, "'memory' is not used.*by resources="),
+        ("cp {a} {b}", {"b": "{c}"}, {"a": 1}, r"cp: \{c\} in .* is unknown"),
         ("cp {a} {b}", {"b": "x", "c": "{b}.bak"}, {"a": 1}, r"cp: \{b\} in '\{b\}.bak'"),
         ("cp {a}", {"a": "x"}, {"a": 1}, "cp: 'a' is both an input and an output"),
         ("cp {output}", "x", {"output": 1}, "cp: 'output' is both an input and an output"),
-        ("cp {a} {output}", "/tmp/x", {"a": 1}, "cp: output 'output' would be '/tmp/x', no file"),
+        (
+            "cp {a} {output}",
+            "/tmp/x",
+            {"a": 1},
+            "cp: output 'output' would be '/tmp/x', not a file",
+        ),
     ],
 )
 def test_a_mistake_is_told_when_the_command_is_made(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+import types
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,16 +25,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpipe.digest import Digests
 from hpcpipe.errors import WorkflowError
-from hpcpipe.files import SIZE, Files
-from hpcpipe.functions import Own, load_file
+from hpcpipe.frontends.file import load_file
+from hpcpipe.keys.digest import Digests
+from hpcpipe.keys.file_digest import SIZE, Files
+from hpcpipe.keys.pickling import Own
 
 HERE = Path(__file__).parent
 
 
 def digest(value: Any, how: str = "content", folder: Path = HERE) -> bytes:
-    return Digests(Files(how), Own(folder)).digest(value)
+    return Digests(Files(how), Own(folder / "flow.py")).digest(value)
 
 
 class Mode(Enum):
@@ -160,7 +164,9 @@ def digest_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     def load(source: str, **neighbours: str) -> bytes:
         forget()
         for name, text in {**neighbours, "flow": source}.items():
-            (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
         return digest(load_file(tmp_path / "flow.py").f, folder=tmp_path)
 
     yield load
@@ -299,6 +305,156 @@ def test_a_neighbours_code_counts_however_deep(digest_of: Callable[..., bytes], 
     assert digest_of(flow, near=near, far=one) != digest_of(flow, near=near, far=other)
 
 
+LAB = {
+    "src/lab/__init__": "def __getattr__(name):\n    from importlib import import_module\n"
+    "    return import_module('.deep.core', 'lab').double\n",
+    "src/lab/deep/__init__": "",
+    "src/lab/deep/core": "from ..far import times\ndef double(x): return times(x)",
+    "src/lab/far": "def times(x): return x * 2",
+}
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        "from lab.deep import core\ndef f(): return core.double(1)",
+        "from lab.deep.core import double\ndef f(): return double(1)",
+        "import lab.deep.core\ndef f(): return lab.deep.core.double(1)",
+        "import lab\ndef f(): return lab.double(1)",
+        "def f():\n    from lab.deep.core import *",
+        "def f():\n    import lab.deep.core as c\n    return c.double(1)",
+        "def f():\n    from lab import double\n    return double(1)",
+        "import importlib\ndef f(): return importlib.import_module('lab.deep.core').double(1)",
+        "def f(): return __import__('lab.deep.core').double(1)",
+    ],
+)
+def test_a_package_elsewhere_counts_unless_it_is_installed(
+    digest_of: Callable[..., bytes], tmp_path: Path, flow: str
+) -> None:
+    sys.path.insert(0, str(tmp_path / "src"))
+    if "import *" in flow:
+        flow = flow.replace("import *", "import double; return double(1)")
+    changed = {**LAB, "src/lab/far": "def times(x): return x * 3"}
+    same = {**LAB, "src/lab/far": "'''Words.'''\ndef times(x):\n    'More.'\n    return x * 2  # !"}
+    assert digest_of(flow, **LAB) == digest_of(flow, **same)
+    assert digest_of(flow, **LAB) != digest_of(flow, **changed)
+
+
+def test_an_extension_module_counts_by_what_is_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("fast")
+    module.__file__ = str(tmp_path / "fast.so")
+    module.run = types.SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fast", module)
+    seen = []
+    for text in ("one", "two"):
+        (tmp_path / "fast.so").write_text(text)
+        seen.append(digest(module))
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(
+    ("flow", "old", "new"),
+    [
+        (
+            "import contextlib\n@contextlib.contextmanager\ndef f(): yield 1",
+            "yield 1",
+            "yield 2",
+        ),
+        ("import bare\n@bare.wrap\ndef f(): return 1", "return 1", "return 2"),
+        (
+            "from functools import singledispatch\n@singledispatch\ndef f(x): return 1\n"
+            "@f.register(int)\ndef _(x): return 2",
+            "return 2",
+            "return 3",
+        ),
+        ("def f(): return f.by\nf.by = 1", "f.by = 1", "f.by = 2"),
+        (
+            "from enum import Enum\nclass M(Enum):\n    A = 1\n    def go(self): return 1\n"
+            "A = M.A\ndef f(): return A.go()",
+            "return 1",
+            "return 2",
+        ),
+    ],
+)
+def test_code_behind_other_code_counts(
+    digest_of: Callable[..., bytes], tmp_path: Path, flow: str, old: str, new: str
+) -> None:
+    sys.path.insert(0, str(tmp_path / "site-packages"))
+    # A decorator that does not name what it wraps.
+    bare = {"site-packages/bare": "def wrap(f):\n    def call(): return f()\n    return call"}
+    assert digest_of(flow, **bare) == digest_of(flow, **bare)
+    assert digest_of(flow, **bare) != digest_of(flow.replace(old, new), **bare)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    o = Options()", "    'What it does.'\n    o = Options()"),
+        ("    return math", "    '''Round.'''\n    return math"),
+        ("    def area(self):", "    def area(self):\n        'In square mm.'\n       "),
+        ("    def inner(x): return", "    def inner(x):\n        'Add.'\n        return"),
+    ],
+)
+def test_a_docstring_does_not_count(digest_of: Callable[..., bytes], old: str, new: str) -> None:
+    assert old in FLOW
+    assert digest_of(FLOW.replace(old, new, 1)) == digest_of(FLOW)
+
+
+def test_a_docstring_counts_where_it_is_used(digest_of: Callable[..., bytes]) -> None:
+    for flow in (
+        "def f():\n    'one'\n    return f.__doc__",
+        "def f():\n    'one'\n    return 'one'",
+    ):
+        assert digest_of(flow) != digest_of(flow.replace("one", "two"))
+
+
+class Cached:
+    @cached_property
+    def size(self) -> int:
+        return 3
+
+
+@dataclass
+class Held:
+    width: int = 3
+
+    @cached_property
+    def size(self) -> int:
+        return self.width
+
+
+@pytest.mark.parametrize("make", [Cached, Held])
+def test_what_is_remembered_does_not_count(make: Callable[[], Any]) -> None:
+    fresh = digest(make()), digest(make)
+    used = make()
+    assert used.size == 3
+    copy.copy(used)
+    pickle.dumps(used)
+    assert (digest(used), digest(make)) == fresh
+
+
+def test_the_script_has_one_name_run_or_loaded(tmp_path: Path) -> None:
+    flow = tmp_path / "flow.py"
+    flow.write_text(
+        FLOW
+        + textwrap.dedent("""
+        VALUES = [Options(), Unit.MM, f, Options, {"at": by}]
+        if __name__ == "__main__":
+            from hpcpipe.keys.digest import Digests, Files
+            from hpcpipe.keys.pickling import Own
+            for name in ("f", "VALUES"):
+                print(Digests(Files(), Own()).digest(globals()[name]).hex())
+        """)
+    )
+    ran = [
+        subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+        for words in ([sys.executable, str(flow)], [sys.executable, "-c", PROCESS, str(flow)])
+    ]
+    assert ran[0] == ran[1] != ""
+
+
 def test_installed_code_counts_by_its_name_and_version(
     digest_of: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,10 +480,11 @@ def test_functions_that_all_need_each_other_are_digested_in_no_time(
 PROCESS = """
 import sys
 from pathlib import Path
-from hpcpipe.digest import Digests, Files
-from hpcpipe.functions import Own, load_file
+from hpcpipe.keys.digest import Digests, Files
+from hpcpipe.frontends.file import load_file
+from hpcpipe.keys.pickling import Own
 flow = load_file(Path(sys.argv[1]))
-digests = Digests(Files(), Own(Path(sys.argv[1]).parent))
+digests = Digests(Files(), Own(sys.argv[1]))
 for name in ("f", "VALUES"):
     print(digests.digest(getattr(flow, name)).hex())
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from hpcpipe.errors import (
     UsageError,
     WorkflowError,
 )
-from hpcpipe.record import RunRecord
 from hpcpipe.site import Queue, Site
+from hpcpipe.store.record import RunRecord
 
 REFUSED = SchedulerError("sbatch: error: Invalid account")
 
@@ -123,6 +123,43 @@ def test_an_argument_that_cannot_travel_stops_its_own_call_only(executor: Execut
     assert labels(executor) == {"add": ("1",)}
 
 
+class Scale:
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def __call__(self, x: int) -> int:
+        return self.by * x
+
+    def times(self, x: int) -> int:
+        return self.by * x
+
+
+def closure(by: int) -> Callable[[int], int]:
+    return lambda x: by * x
+
+
+@pytest.mark.parametrize(
+    ("make", "node"),
+    [
+        (Scale, "Scale"),
+        (lambda by: Scale(by).times, "times"),
+        (closure, "lambda"),
+        (lambda by: lambda x, by=by: by * x, "lambda"),
+        (lambda by: functools.partial(Scale(by)), "Scale"),
+    ],
+)
+def test_calls_that_differ_in_what_they_carry_are_one_array(
+    executor: Executor, lab: Lab, make: Callable[[int], Any], node: str
+) -> None:
+    for by in (2, 3):
+        executor.submit(make(by), 7)
+    assert labels(executor) == {node: ("7", "7-2")}
+    lab.rundir = executor.run.rundir
+    for label, value in (("7", 14), ("7-2", 21)):
+        assert lab.run(f"{node}/{label}").status == 0
+        assert lab.value(f"{node}/{label}") == value
+
+
 def test_what_can_be_seen_at_once_is_told_at_once(executor: Executor, lab: Lab) -> None:
     lock = threading.Lock()
     with pytest.raises(WorkflowError, match=r"add: missing a required argument: 'x'"):
@@ -187,7 +224,7 @@ def test_what_could_not_be_handed_over_is_tried_again(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("hpcpipe.executor.submit_calls", fail)
+        patch.setattr("hpcpipe.executor.executor.submit_calls", fail)
         future = executor.submit(add, 1)
         executor.flush()
         assert not future.done()

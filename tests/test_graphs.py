@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import networkx
+import numpy
 import pytest
 
 from hpcpipe import Workflow, from_networkx, from_wfformat
-from hpcpipe.axes import label
-from hpcpipe.command import Command
 from hpcpipe.errors import UsageError, WorkflowError
-from hpcpipe.plan import Plan, make_plan
+from hpcpipe.graph.axes import label
+from hpcpipe.graph.command import Command
+from hpcpipe.keys.plan import Plan, make_plan
 from hpcpipe.run import Run, submit
 
 
@@ -96,10 +98,10 @@ def test_what_a_task_asks_for_parts_it_from_others() -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({}, r"task 'a': neither command= nor seconds= is among its attributes \(it has none"),
-        ({"second": 1}, r"\(second; read are command, seconds"),
-        ({"seconds": -1}, r"task 'a': seconds=-1 is no length of time"),
-        ({"seconds": "1"}, r"task 'a': seconds='1' is no length of time"),
+        ({}, r"task 'a': has neither command= nor seconds= among its attributes \(none"),
+        ({"second": 1}, r"\(second; known: command, seconds"),
+        ({"seconds": -1}, r"task 'a': seconds=-1.0 is not a duration"),
+        ({"seconds": "1"}, r"task 'a': seconds='1' is not a duration"),
         ({"command": ""}, r"task 'a': its command has no words"),
         ({"command": "a | b"}, r"no shell runs it"),
         ({"seconds": 1, "memory": "much"}, r"task 'a': memory 'much' is not an amount"),
@@ -115,8 +117,43 @@ def test_a_cycle_is_told_by_its_tasks() -> None:
     made.add_edges_from([("a", "b"), ("b", "a")])
     with pytest.raises(WorkflowError, match="tasks wait for one another: a → b → …"):
         from_networkx(made, "wf")
-    with pytest.raises(WorkflowError, match="no directions"):
+    with pytest.raises(WorkflowError, match="a → b → …"):
+        from_networkx(networkx.MultiDiGraph(made), "wf")
+    with pytest.raises(WorkflowError, match="is undirected"):
         from_networkx(networkx.Graph(), "wf")
+
+
+LONG = "NFCORE_RNASEQ.FASTQ_QC_TRIM_FILTER_SETSTRANDEDNESS.FASTQ_FASTQC_UMITOOLS_TRIMGALORE"
+
+
+@pytest.mark.parametrize(
+    ("vertices", "labels"),
+    [
+        (["align.s1", "align.s2", "job.v1"], ("align.s1", "align.s2", "job.v1")),
+        (["sub-01/anat", "sub-02/anat"], ("sub-01_anat", "sub-02_anat")),
+        (
+            [f"{LONG}.A_0001", f"{LONG}.B_0001"],
+            ("ASTQC_UMITOOLS_TRIMGALORE.A_0001-ff916c", "ASTQC_UMITOOLS_TRIMGALORE.B_0001-a858c6"),
+        ),
+        ([("sub-01", 1), ("sub-02", 1)], ("sub-01_1", "sub-02_1")),
+        ([1, "1"], ("1-5f536b", "1-5e103c")),
+    ],
+)
+def test_a_task_is_named_by_all_of_its_id_and_found_by_its_vertex(
+    vertices: list[Any], labels: tuple[str, ...]
+) -> None:
+    made = networkx.DiGraph()
+    made.add_nodes_from((vertex, {"seconds": 1}) for vertex in vertices)
+    workflow = from_networkx(made, "wf")
+    assert workflow.nodes["task"].axes[0].labels == labels
+    assert workflow.tasks == {
+        vertex: f"task/{label}" for vertex, label in zip(vertices, labels, strict=True)
+    }
+
+
+def test_the_seconds_of_a_task_may_be_any_number() -> None:
+    made = graph(a={"seconds": numpy.int64(2)}, b={"seconds": Fraction(1, 2)})
+    assert from_networkx(made, "wf").nodes["task"].seconds == [2.0, 0.5]
 
 
 V14 = {
@@ -165,12 +202,31 @@ def test_wfformat_is_read_in_both_its_versions(data: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"name": "a", "children": ["b"]}, {"name": "b"}),
+        ({"name": "a", "id": "ID1", "children": ["b"]}, {"name": "b", "id": "ID2"}),
+        ({"name": "a", "id": "ID1"}, {"name": "b", "id": "ID2", "parents": ["a"]}),
+    ],
+    ids=["children only", "children by name", "parents by name"],
+)
+def test_dependencies_are_read_however_they_are_given(
+    first: Any, second: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "wf.json"
+    file.write_text(json.dumps({"workflow": {"tasks": [first, second]}}))
+    workflow = from_wfformat(file)
+    assert [len(node.links) for node in workflow.nodes.values()] == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         (None, "No such file"),
-        ("[1", "no WfFormat that can be read: JSONDecodeError"),
-        ("{}", "no WfFormat that can be read: KeyError: 'workflow'"),
-        ('{"workflow": {"tasks": [{"name": "a", "parents": ["b"]}]}}', "'a' waits for 'b'"),
+        ("[1", "not a readable WfFormat file: JSONDecodeError"),
+        ("{}", "not a readable WfFormat file: KeyError: 'workflow'"),
+        ('{"workflow": {"tasks": [{"name": "a", "parents": ["b"]}]}}', "'a' refers to 'b'"),
+        ('{"workflow": {"tasks": [{"name": "a"}, {"name": "a"}]}}', "two tasks have the id 'a'"),
     ],
 )
 def test_a_file_that_is_no_wfformat_is_told(text: str | None, words: str, tmp_path: Path) -> None:

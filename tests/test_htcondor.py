@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from fakes import ends_of
 from standins import dagfile
 
-from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, JobEnd, Reason, State
-from hpcpipe.schedulers import jobads
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable, SubmitUnclear
+from hpcpipe.jobs import After, JobEnd, Reason, State
 from hpcpipe.schedulers.base import Done
-from hpcpipe.schedulers.dagman import Dag
 from hpcpipe.schedulers.htcondor import HTCondor
+from hpcpipe.schedulers.htcondor import classads as jobads
+from hpcpipe.schedulers.htcondor.dagman import Dag
 
 T = TypeVar("T")
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "htcondor"
@@ -113,7 +114,7 @@ def test_a_node_held_and_then_removed_ended_as_it_was_held() -> None:
         "2460/n0_9": (State.FAILED, Reason.TIME),
         "2460/n0_10": (State.RUNNING, Reason.START),
     }
-    ends = htcondor(sample("condor_history_dag.json"))[0].account(["2460"], 0)
+    ends = ends_of(htcondor(sample("condor_history_dag.json"))[0], "2460")
     assert told(ends) == {
         "2460/n0_0": (None, 0, None),
         "2460/n0_1": (Reason.EXIT, 3, None),
@@ -159,7 +160,10 @@ def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> N
     }
     assert [name for name, node in nodes.items() if node.noop] == ["n0", "n1"]
     assert (tmp_path / "batches/a-3.sub").read_text() == (
-        "universe = vanilla\nexecutable = batches/a-3.sh\n"
+        "universe = vanilla\nexecutable = /bin/sh\n"
+        "arguments = \"-c '[ -O . ] && [ -O batches ] && [ -O batches/a-3.sh ]"
+        " && [ `find . batches batches/a-3.sh -prune ! -perm -020 ! -perm -002 | grep -c .` = 3 ]"
+        " || exit 90; exec ./batches/a-3.sh'\"\n"
         "periodic_remove = JobStatus == 5 && (member(HoldReasonCode, {34, 46, 47})"
         " || HoldReasonCode == 21 && HoldReasonSubCode =?= 102)\n"
         "request_cpus = 2\nqueue\n"
@@ -200,7 +204,8 @@ def test_nodes_that_dagman_keeps_are_told_from_those_that_it_submitted(tmp_path:
         ad(20, 5, tmp_path, DAGManJobId=19, DAGNodeName="n0_0", HoldReasonCode=34),
         ad(22, 1, tmp_path, DAGManJobId=19, DAGNodeName="n0_2"),
     ]
-    adapter, ran = htcondor(*[json.dumps(queue)] * 3, "All jobs have been marked for removal")
+    marked = "All jobs have been marked for removal"
+    adapter, ran = htcondor(*[json.dumps(queue)] * 3, marked, json.dumps(queue), marked)
     polled = adapter.poll([first, second])
     assert {one: status.state for one, status in polled.items()} == {
         "19/n0_0": State.FAILED,
@@ -211,7 +216,8 @@ def test_nodes_that_dagman_keeps_are_told_from_those_that_it_submitted(tmp_path:
     assert polled["19/n0_0"].reason is Reason.MEMORY
     assert adapter.find(["t1", "t2", "t3"]) == {"t1": first, "t2": second}
     adapter.cancel([second, "19/n0_2"])
-    [removal] = ran[3:]
+    [removal, again] = (argv for argv in ran[3:] if argv[0] == "condor_rm")
+    assert again[2] == '(DAGManJobId == 19 && member(DAGNodeName, {"n0_2"}))'  # idle since
     assert removal[:2] == ("condor_rm", "-constraint")
     assert "DAGManJobId == 19 && member(DAGNodeName, {" in removal[2]
     assert sorted((tmp_path / "batches/a-1.cancelled").read_text().split()) == ["n0_2", "n1"]
@@ -223,9 +229,20 @@ def test_what_a_removed_dag_never_began_was_cancelled(tmp_path: Path) -> None:
     (tmp_path / "batches/a-1.jobstate").write_text("1 n0_0 SUBMIT 20.0 - - 1\n")
     rows = [ad(19, 3, tmp_path, HpcpipeDag="batches/a-1", RemoveReason="via condor_rm")]
     rows.append(ad(20, 4, tmp_path, DAGManJobId=19, DAGNodeName="n0_0", ExitCode=0))
-    ends = htcondor(json.dumps(rows))[0].account([job], 0)
+    ends = ends_of(htcondor(json.dumps(rows))[0], job)
     assert ends["19/n0_0"].reason is None
     assert (ends["19/n0_1"].reason, ends["19/n0_1"].native) == (Reason.CANCELLED, "via condor_rm")
+
+
+def test_each_try_has_a_dag_of_its_own(tmp_path: Path) -> None:
+    """The first, whose answer said nothing, may arrive all the same."""
+    adapter, _ = htcondor("", "", "", SUBMITTED)
+    batch = script(tmp_path, "a-1")
+    with pytest.raises(SubmitUnclear):
+        adapter.submit(batch, token="t1", held=True)
+    assert adapter.submit(batch, token="t2", held=True) == "19/n0"
+    tokens = [Dag(tmp_path, f"batches/{name}").tokens for name in ("a-1", "a-1-2")]
+    assert tokens == [{"t1": "n0"}, {"t2": "n0"}]
 
 
 def test_a_description_that_htcondor_refuses_is_not_put_into_a_dag(tmp_path: Path) -> None:
@@ -240,9 +257,25 @@ def test_what_dagman_gave_up_before_it_began_could_not_be_started(tmp_path: Path
     adapter, _ = htcondor("", SUBMITTED)
     job = adapter.submit(script(tmp_path, "a-1", "0-1"), token="t1")
     rows = [ad(19, 4, tmp_path, HpcpipeDag="batches/a-1", ExitCode=1)]
-    ends = htcondor(json.dumps(rows))[0].account([job], 0)
+    ends = ends_of(htcondor(json.dumps(rows))[0], job)
     said = "DAGMan ended before it, with exit code 1: batches/a-1.dag.dagman.out"
     assert ends == {f"19/n0_{n}": JobEnd(said, Reason.START) for n in (0, 1)}
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["DAGMan runs", "DAGMan has ended"])
+def test_what_schedd_refuses_could_not_be_started_in_its_words(tmp_path: Path, live: bool) -> None:
+    adapter, _ = htcondor("", SUBMITTED)
+    job = adapter.submit(script(tmp_path, "a-1", "0-1"), token="t1")
+    for sample, name in (("dagman_refused.out", "dag.dagman.out"), ("dag_refused.jobstate",) * 2):
+        name = name.replace("dag_refused.", "")
+        (tmp_path / f"batches/a-1.{name}").write_text((OUTPUTS / sample).read_text())
+    head = ad(19, 2 if live else 4, tmp_path, HpcpipeDag="batches/a-1", ExitCode=0)
+    queue, history = ("", json.dumps([head]))[:: -1 if live else 1]
+    later, ran = htcondor(queue, history)
+    assert later.poll([job]) == {}
+    ends = ends_of(later, job)
+    assert ends == {f"19/n0_{n}": JobEnd("at most 8 cpus a job here", Reason.START) for n in (0, 1)}
+    assert len(ran) == 2
 
 
 def away(command: str) -> Done:

@@ -12,8 +12,8 @@ from nipype.interfaces.utility import Function, Merge
 
 from hpcpipe import Workflow, each, task
 from hpcpipe.errors import WorkflowError
-from hpcpipe.interfaces import software_of
-from hpcpipe.plan import make_plan
+from hpcpipe.keys.plan import make_plan
+from hpcpipe.nipype.resources import software_of
 
 BET = fsl.BET
 
@@ -66,7 +66,7 @@ def test_what_is_wrong_with_inputs_and_outputs_is_told_when_they_are_written(
     node = wf.add(BET(), in_file=str(image))
     with pytest.raises(WorkflowError, match=r"bet: no output 'outfile'; did you mean out_file\?"):
         node["outfile"]
-    with pytest.raises(WorkflowError, match=r"bet: there is a node of this name already"):
+    with pytest.raises(WorkflowError, match=r"bet: a node of this name exists already"):
         wf.add(BET(), in_file=str(image))
 
 

@@ -1,11 +1,23 @@
+import re
+from collections import Counter
 from fractions import Fraction
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcpipe.labels import MAX_BYTES, check_label, labels_for, labels_for_rows
+from hpcpipe.graph.labels import (
+    MAX_BYTES,
+    check_label,
+    folders_for,
+    label_of,
+    label_of_line,
+    labels_for,
+    labels_for_rows,
+    stem,
+)
 
 VALUES = st.text() | st.integers() | st.floats() | st.none() | st.tuples(st.text(), st.text())
 
@@ -44,26 +56,93 @@ def test_a_value_is_labelled_by_what_a_person_would_call_it(value: object, label
     assert labels_for([value]) == (label,)
 
 
-def test_a_value_without_a_name_is_labelled_by_its_place() -> None:
-    assert labels_for([object(), "x", None, ("x", None)]) == ("1", "x", "3", "4")
-    assert labels_for([""] * 10)[::9] == ("01", "10")
+PATHS = {
+    "SAD01/T1.nii": "SAD01",
+    "data/SAD01/anat/T1w.nii.gz": "SAD01",
+    "/data/ds/sub-01/anat/T1w.nii.gz": "sub-01",
+    "ds/sub-01/ses-pre/func/bold.nii": "sub-01_ses-pre",
+    "sub-01/func/run-2.nii": "sub-01_run-2",
+    "ds/sub-01/anat/sub-01_T1w.nii.gz": "sub-01_T1w",
+    "ds/sub-01/anat/mprage2.nii": "sub-01_mprage2",
+    "data/T1.nii": "T1",
+    "../S1/scan1.nii": "S1_scan1",
+    "raw/left.nii": "left",
+}
+
+
+@pytest.mark.parametrize(("path", "label"), PATHS.items())
+def test_a_path_is_labelled_by_what_names_the_subject(path: str, label: str) -> None:
+    assert label_of(path) == label_of(PurePosixPath(path)) == label
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ({"fwhm": 4, "age": 20}, "age=20_fwhm=4"),
+        ({"fwhm": 4, "at": object}, "at=object_fwhm=4"),
+        (["S1/T1.nii", "S1/T2.nii"], "S1"),
+        ((1, 2, 3, 4, 5), "1_2_3_4"),
+        (None, "None"),
+        (stem, "stem"),
+        (re.I, "IGNORECASE"),
+    ],
+)
+def test_values_of_every_kind_have_a_label_of_their_own(value: object, label: str) -> None:
+    assert label_of(value) == label
+
+
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [
+        ("echo 1", "echo_1"),
+        ("bet T1/SAD01.nii b.nii", "bet_T1_SAD01.nii_b.nii"),
+        ("FREQ=3 prog --in data/T1/SAD01.nii --out o", "T1_SAD01.nii_--out_o-"),
+    ],
+)
+def test_a_command_line_is_labelled_by_itself_or_its_end(line: str, label: str) -> None:
+    assert label_of_line(line).startswith(label)
+    check_label(label_of_line(line))
 
 
 @pytest.mark.parametrize(
     ("values", "labels"),
     [
-        (["a/T1.nii", "b/T1.nii", "c/T1.nii"], ("T1", "T1-2", "T1-3")),
-        (["x", "x", "x-2"], ("x", "x-3", "x-2")),  # who is called so keeps the name
-        (["T1", "t1"], ("T1", "t1-2")),
-        (["x" * 80, "x" * 91], ("x" * 80, "x" * 78 + "-2")),
-        (
-            ["x" * 80 + "y", "x" * 80] + ["x" * 79 + "y"] * 2,
-            ("x" * 80, "x" * 78 + "-2", "x" * 79 + "y", "x" * 78 + "-3"),
-        ),
+        (["a/x.nii", "b/x.nii", "c/y.nii"], ("a_x", "b_x", "y")),
+        (["a/x.nii", "a/x.img"], ("a_x.nii", "a_x.img")),
+        (["x", "x", "x-2"], ("x", "x-3", "x-2")),  # equal ones, and one that is called so
+        (["S1/T1.nii", "S1/T2.nii", "S2/T1.nii"], ("S1_T1", "S1_T2", "S2")),
     ],
 )
-def test_doubles_are_numbered(values: list[str], labels: tuple[str, ...]) -> None:
+def test_values_that_share_a_label_are_spelled_out(
+    values: list[str], labels: tuple[str, ...]
+) -> None:
     assert labels_for(values) == labels
+
+
+@pytest.mark.parametrize("values", [["T1", "t1"], ["x" * 80, "x" * 91], [1, "1"], [{1: 2}, {1: 3}]])
+def test_a_digest_distinguishes_what_cannot_be_spelled_out(values: list[object]) -> None:
+    labels = labels_for(values)
+    assert len({label.casefold() for label in labels}) == 2
+    assert labels_for(values[::-1]) == labels[::-1]
+
+
+PARTS = st.sampled_from(["ab", "S1", "T1"])
+THINGS = st.one_of(
+    VALUES,
+    st.builds(lambda folder, name: f"{folder}/{name}.nii", PARTS, PARTS),
+    st.dictionaries(st.sampled_from("ab"), st.integers() | st.booleans() | st.binary()),
+)
+
+
+@given(st.lists(THINGS, max_size=12, unique_by=repr), st.randoms())
+def test_a_folders_name_depends_on_its_value_alone(values: list[object], random: Random) -> None:
+    alone = {repr(value): folders_for([value])[0] for value in values}
+    random.shuffle(values)
+    named = folders_for(values)
+    folded = Counter(alone[repr(value)].casefold() for value in values)
+    for value, name in zip(values, named, strict=True):
+        if folded[alone[repr(value)].casefold()] == 1:  # not "A" beside "a"
+            assert name == alone[repr(value)]
 
 
 @given(st.lists(VALUES, max_size=30))
@@ -75,18 +154,19 @@ def test_labels_of_anything_are_safe_and_unique(values: list[object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "labels"),
+    ("columns", "rows", "labels"),
     [
-        ([("S1", "20"), ("S2", "20")], ("S1", "S2")),
-        ([("S1", "rest"), ("S1", "task"), ("S2", "rest")], ("S1_rest", "S1_task", "S2_rest")),
-        ([("S1", "rest"), ("S1", "rest")], ("S1", "S1-2")),
-        ([], ()),
+        (("id", "age"), [("S1", "20"), ("S2", "20")], ("S1", "S2")),
+        (("id", "session"), [("S1", "pre"), ("S2", "pre")], ("S1_pre", "S2_pre")),
+        (("id", "site"), [("S1", "a"), ("S1", "b"), ("S2", "a")], ("S1_a", "S1_b", "S2")),
+        (("", ""), [("S1", "rest"), ("S1", "rest")], ("S1", "S1-2")),
+        ((), [], ()),
     ],
 )
-def test_rows_are_labelled_by_as_many_columns_as_tell_them_apart(
-    rows: list[tuple[str, ...]], labels: tuple[str, ...]
+def test_rows_are_labelled_by_subject_and_session(
+    columns: tuple[str, ...], rows: list[tuple[str, ...]], labels: tuple[str, ...]
 ) -> None:
-    assert labels_for_rows(rows) == labels
+    assert labels_for_rows(rows, columns) == labels
 
 
 @pytest.mark.parametrize(
@@ -106,3 +186,12 @@ def test_rows_are_labelled_by_as_many_columns_as_tell_them_apart(
 def test_an_unsafe_label_is_refused_naming_what_is_wrong(label: str, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         check_label(label)
+
+
+def test_folders_keep_their_names_where_a_study_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for root in ("/home/ada/study", "/scratch/study"):
+        monkeypatch.setattr("hpcpipe.graph.labels.user_folder", lambda root=root: root)
+        moved = [Path(root, "T1/SAD01.nii"), (Path(root, "a.nii"), 4), "/data/SAD02.nii"]
+        found.append(folders_for(moved))
+    assert found[0] == found[1]

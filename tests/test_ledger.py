@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcpipe.ledger import History, Ledger
+from hpcpipe.store.ledger import History, Ledger
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def test_no_ledger_is_an_empty_history(ledger: Ledger) -> None:
 def test_each_fact_moves_a_submission_on(ledger: Ledger) -> None:
     ledger.run(1, site="here")
     assert ledger.read().last["site"] == "here"
-    ledger.submitting("a", 1, "token", held=True)
+    a = ledger.submitting("a", 1, "token", held=True, instance="slurm:alps")
     assert names(ledger.read()) == {"accepted": [], "adrift": ["a"], "held": []}
-    ledger.submitted("a", "7")
+    ledger.submitted(a, "7", "token")
     assert names(ledger.read()) == {"accepted": ["a"], "adrift": [], "held": ["a"]}
-    ledger.submitting("b", 1, "other", held=False)
-    ledger.submitted("b", "8")
+    b = ledger.submitting("b", 1, "other", held=False, instance="slurm:alps")
+    ledger.submitted(b, "8", "other")
     ledger.released(["a"])
     assert names(ledger.read()) == {"accepted": ["a", "b"], "adrift": [], "held": []}
     ledger.cancelled(["a"], "hpcpipe cancel")
@@ -48,17 +48,17 @@ def test_each_fact_moves_a_submission_on(ledger: Ledger) -> None:
 
 def test_what_was_cancelled_is_neither_adrift_nor_held(ledger: Ledger) -> None:
     ledger.run(1)
-    ledger.submitting("a", 1, "t", held=True)
-    ledger.submitting("b", 1, "u", held=True)
-    ledger.submitted("b", "8")
+    ledger.submitting("a", 1, "t", held=True, instance="slurm:alps")
+    b = ledger.submitting("b", 1, "u", held=True, instance="slurm:alps")
+    ledger.submitted(b, "8", "u")
     ledger.cancelled(["a", "b"], "never reached the scheduler")
     assert names(ledger.read()) == {"accepted": ["b"], "adrift": [], "held": []}
 
 
 def test_a_ledger_cut_short_anywhere_is_read_and_goes_on(ledger: Ledger) -> None:
     ledger.run(1, site="naïve")
-    ledger.submitting("a", 1, "token", held=True)
-    ledger.submitted("a", "7")
+    a = ledger.submitting("a", 1, "token", held=True, instance="slurm:alps")
+    ledger.submitted(a, "7", "token")
     ledger.released(["a"])
     ledger.cancelled(["a"], "hpcpipe\ncancel")
     whole = ledger.path.read_bytes()
@@ -67,7 +67,7 @@ def test_a_ledger_cut_short_anywhere_is_read_and_goes_on(ledger: Ledger) -> None
         before = ledger.read()
         assert len(before.runs) + len(before.submissions) <= whole[: end + 1].count(b"\n") + 1
         ledger.run(2)
-        ledger.submitting("b", 2, "other", held=False)
+        ledger.submitting("b", 2, "other", held=False, instance="slurm:alps")
         after = ledger.read()
         assert after.last["run"] == 2
         assert after.submissions["b"].token == "other"

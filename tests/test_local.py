@@ -20,9 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, JobEnd, Reason, State, parse_indices
+from hpcpipe.indices import parse_indices
+from hpcpipe.jobs import After, JobEnd, Reason, State
 from hpcpipe.schedulers.local import Local, default_spool, tree
 from hpcpipe.schedulers.local.job import Spec
+from hpcpipe.schedulers.local.keeper import Keeper
 from hpcpipe.schedulers.local.queue import (
     BAD,
     BLOCKED,
@@ -516,7 +518,7 @@ def test_nothing_asked_is_nothing_told_and_a_missing_id_is_absent(run: Run) -> N
         ("#HPCPIPE -J x", "not a directive"),
         ("#HPCPIPE --cpus=0", "at least 1"),
         ("#HPCPIPE --memory=2G", "a whole number"),
-        ("#HPCPIPE --array=3-1", "'3-1' holds no index"),
+        ("#HPCPIPE --array=3-1", "'3-1' contains no index"),
         ("#HPCPIPE --array=1,,2", "neither an index nor first-last"),
         ("#HPCPIPE --array=0-4,4", "named twice"),
         ("#HPCPIPE --output=nowhere/x.out", "there is no"),
@@ -618,3 +620,22 @@ def meant(jobs: dict[str, Job], job: Job, index: int) -> int:
     if any(need != WELL for need in needs):
         return BLOCKED
     return READY if state == BLOCKED else state
+
+
+def test_a_request_for_a_job_that_came_meanwhile_is_kept_for_the_next_look(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.make()
+
+    class Racing(Spool):
+        def folder(self, job: str) -> Path:
+            there = super().folder(job)
+            if job == "1" and not there.exists():  # and now a client is quick
+                spool.place(Spec(name="one", cpus=1, folder=str(tmp_path), held=True), b"", {})
+                spool.request("release", ["1"])
+                return tmp_path / "not yet"
+            return there
+
+    keeper = Keeper(Racing(spool.root), linger=0)
+    keeper.take_in()
+    keeper.take_in()
+    assert [event.word for event in spool.events("1")] == ["RELEASED"]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fakes import ends_of
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, Reason, State
-from hpcpipe.schedulers.base import Done
+from hpcpipe.jobs import After, Reason, State
+from hpcpipe.schedulers.base import Done, launch
 from hpcpipe.schedulers.lsf import LSF
 
 ROW = {
@@ -79,9 +80,9 @@ def test_what_is_live_is_told_from_what_never_can_run() -> None:
 def test_each_end_is_told_apart(
     row: dict[str, str], told: tuple[Reason | None, int | None, int | None]
 ) -> None:
-    end = lsf(answer(row))[0].account(["7"], 0)["7"]
+    end = ends_of(lsf(answer(row))[0], "7")["7"]
     assert (end.reason, end.exit_code, end.signal) == told
-    assert end[4:] == (1536, 12.0, "node7")
+    assert end[4:7] == (1536, 12.0, "node7")
 
 
 def test_a_job_that_is_not_found_is_absent() -> None:
@@ -111,7 +112,9 @@ def test_elements_pair_by_name_and_directives_become_options(tmp_path: Path) -> 
     adapter.submit(script, [After("7", "each"), After("5", element=2), After("6")], token="t")
     adapter.submit(script, [After("4", "each"), After("3", well=False)], token="t")
     given = ("-J", "smooth-1f.wf[1-3]", "-R", "span[hosts=1]", "-Jd", "hpcpipe:t")
-    command = ("/bin/bash", "-l", "batches/b.sh")
+    command = (
+        launch(script, ("/bin/bash", "-l")),
+    )  # bsub would forget the quotes of several words
     assert ran[0] == ("bsub", *given, "-H", *command)
     pairs = 'done("smooth-1f.wf[*]") && done(5[2]) && done(6)'
     assert ran[1] == ("bsub", *given, "-w", pairs, "-ti", *command)

@@ -6,6 +6,7 @@ What runs workflows runs in processes of its own, as a user's would; nipype is n
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract.dialects import LOCAL
 from contract.harness import PATIENCE, Cluster
 
 from hpcpipe.errors import WorkflowError
-from hpcpipe.model import Resources
-from hpcpipe.nipype.demands import demands
+from hpcpipe.nipype.resources import demands
+from hpcpipe.resources import Resources
 
+# What never depends on the scheduler.
+ANYWHERE = pytest.mark.parametrize("either", [LOCAL.param], indirect=True)
 # Iterables in product, a MapNode whose width a node tells, one whose width is given, a JoinNode.
 FLOW = """
 import os, sys
@@ -220,7 +224,7 @@ def test_a_file_of_nipypes_is_submitted_and_goes_on_where_it_was_changed(
     assert not (either.home / "work").exists()
     either.hpcpipe("submit", f"{script}:wf")
     report = either.finish("--run", either.home / "work/flow")
-    assert report["verdict"] == "all 37 tasks are good"
+    assert report["verdict"] == "finished: all 37 tasks succeeded"
     assert (either.home / "work/flow/join/all.txt").read_text() == SUMS
     assert calls(either, script) == 0
 
@@ -242,7 +246,7 @@ def test_stages_share_elements_unless_a_time_is_set_and_leave_two_files_each(
     assert calls(either, larger) == 2
     assert "Submitted in 1 call" in either.hpcpipe("submit", script).stdout
     run = either.home / "work/two"
-    assert either.finish("--run", run)["verdict"] == "all 16 tasks are good"
+    assert either.finish("--run", run)["verdict"] == "finished: all 16 tasks succeeded"
     left = [p.parent.name for p in (run / ".hpcpipe").rglob("*") if p.is_file()]
     assert (left.count("logs"), left.count("packs"), left.count("one")) == (8, 8, 0)
 
@@ -311,8 +315,8 @@ def test_a_node_that_fails_is_told_as_nipype_tells_it(either: Cluster) -> None:
     assert report["nodes"]["more"]["done"] == 2
 
     script.write_text(FAILS.replace("if x == 2", "if x == 5"))
-    either.hpcpipe("retry", "--run", run)
-    assert either.finish("--run", run)["verdict"] == "all 6 tasks are good"
+    either.hpcpipe("retry", "--reload", "--run", run)
+    assert either.finish("--run", run)["verdict"] == "finished: all 6 tasks succeeded"
 
 
 HEAD = """
@@ -329,6 +333,7 @@ wf = pe.Workflow("wf", base_dir=os.path.abspath("work"))
 """
 
 
+@ANYWHERE
 def test_a_sink_that_is_not_to_be_submitted_costs_no_job(either: Cluster) -> None:
     script = either.write("sinks.py", HEAD + SINKS)
     plan = json.loads(either.hpcpipe("plan", "--json", script).stdout)
@@ -420,13 +425,14 @@ assert [node.result.outputs.out for node in ran if node.name == "two"] == [[2, 4
 """
 
 
+@ANYWHERE
 def test_classes_of_the_script_itself_come_along(either: Cluster) -> None:
     script = either.write("own.py", HEAD + OWN)
     assert "[4, 8]" in python(either, script).stdout
     (either.home / "work").rename(either.home / "before")
     either.hpcpipe("submit", script)
     report = either.finish("--run", either.home / "work/wf")
-    assert report["verdict"] == "all 4 tasks are good"
+    assert report["verdict"] == "finished: all 4 tasks succeeded"
 
 
 OWN = """
@@ -515,7 +521,7 @@ def test_a_second_client_joins_what_the_first_one_left_in_the_queue(either: Clus
     assert "nothing to submit" in said
     (either.home / "go").touch()
     report = either.finish("--run", either.home / "work/wf")
-    assert report["verdict"] == "all 4 tasks are good"
+    assert report["verdict"] == "finished: all 4 tasks succeeded"
     assert (either.home / "ran").read_text() == "xx"
     assert calls(either, script) == 0
     (result,) = (either.home / "work/wf/_n_1/two").glob("result_*")
@@ -547,6 +553,7 @@ wf.run(plugin=Plugin(wait=False))
 """
 
 
+@ANYWHERE
 def test_updatehash_and_overwrite_mean_what_they_mean_to_nipype(either: Cluster) -> None:
     script = either.write("hashes.py", HEAD + HASHES)
     python(either, script, "1")
@@ -594,6 +601,7 @@ print("got", ran.result.outputs.out)
 """
 
 
+@ANYWHERE
 def test_the_posters_workflow_takes_any_interface(either: Cluster) -> None:
     script = Path(__file__).parent.with_name("examples") / "poster" / "indirect.py"
     for name in ("SAD01.nii", "SAD02.nii", "SAD03.nii", "T2.nii"):
@@ -634,14 +642,24 @@ class Asking:
     plugin_args: Any = None
     gpu: bool = False
     fullname: str = "wf.node"
+    interface: Any = None
 
     def is_gpu_node(self) -> bool:
         return self.gpu
 
 
+_smooth = type("Smooth", (), {"__module__": "nipype.interfaces.spm.preprocess"})
+SMOOTH = type("MySmooth", (_smooth,), {"__module__": "study"})()  # of the user's own
+FUNCTION = type("Function", (), {"__module__": "nipype.interfaces.utility.wrappers"})()
+
+
 @pytest.mark.parametrize(
     ("node", "usual", "at_a_time", "asked"),
     [
+        (Asking(interface=SMOOTH), {}, 1, Resources(software=("spm",))),
+        (Asking(interface=SMOOTH), {"software": ["spm12"]}, 1, Resources(software=("spm12",))),
+        (Asking(interface=SMOOTH, plugin_args={"software": []}), {}, 1, Resources(software=())),
+        (Asking(interface=FUNCTION), {}, 1, Resources()),
         (Asking(), {}, 1, Resources()),
         (Asking(), {"time": "1h", "cpus": 2}, 1, Resources(time=3600, cpus=2)),
         (Asking(n_procs=4, mem_gb=2.5), {"cpus": 2}, 1, Resources(cpus=4, memory=2560)),
@@ -689,3 +707,73 @@ assert isinstance(nipype.utils.provenance.ProvStore, type)
 
 def test_what_stands_in_for_seldom_used_modules_loads_them_when_it_is_used(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", STAND_INS, tmp_path / "lock"], check=True, timeout=60)
+
+
+BIG = """
+import sys
+import nipype.pipeline.engine as pe
+from nipype.interfaces.utility import Function
+
+def step(x):
+    return x
+
+def part(name):
+    wf = pe.Workflow(name)
+    nodes = [pe.Node(Function(function=step), name=f"n{i}") for i in range(3)]
+    for above, below in zip(nodes, nodes[1:]):
+        wf.connect(above, "out", below, "x")
+    return wf
+
+wf = pe.Workflow("prep_wf", base_dir="work")
+for named in sys.argv[1:]:
+    subject, runs = named.split(":")
+    own = pe.Workflow(subject)
+    anat = part("anat_wf")
+    anat.inputs.n0.x = named
+    for run in runs.split(","):
+        own.connect(anat, "n2.out", part(run), "n0.x")
+    wf.add_nodes([own])
+wf.run()
+"""
+
+
+LABELS = """
+import json, sys
+from hpcpipe.frontends.load import load_workflow
+
+nodes = load_workflow(sys.argv[1], sys.argv[2:]).nodes
+labels = {name: node.axes[0].labels if node.axes else [""] for name, node in nodes.items()}
+print(json.dumps({name: sorted(found) for name, found in labels.items()}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("subjects", "nodes"),
+    [
+        (["sub_01_wf:bold_wf"], {"sub_wf.anat_wf": ["01"], "sub_wf.bold_wf": ["01"]}),
+        (
+            ["sub_01_wf:bold_wf", "sub_SAD7_wf:bold_wf", "sub_03_wf:run1,run2"],
+            {
+                "sub_wf.anat_wf": ["01", "03", "SAD7"],
+                "sub_wf.bold_wf": ["01", "SAD7"],
+                "sub_wf.run": ["03_run1", "03_run2"],
+            },
+        ),
+        (["S1:bold_wf", "S2:bold_wf"], {f"S.{one}_wf": ["S1", "S2"] for one in ("anat", "bold")}),
+        (
+            ["left:a_wf", "right:a_wf"],
+            {f"{side}.{one}_wf": [""] for side in ("left", "right") for one in ("anat", "a")},
+        ),
+    ],
+)
+def test_sub_workflows_that_do_the_same_are_one_array(
+    subjects: list[str], nodes: dict[str, list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "study.py").write_text(BIG)
+    planned = subprocess.run(
+        [sys.executable, "-c", LABELS, "study.py", *subjects],
+        cwd=tmp_path, env={**os.environ, "NIPYPE_NO_ET": "1"},
+        capture_output=True, text=True, check=True, timeout=PATIENCE,
+    )  # fmt: skip
+    expected = {f"{name}.n{at}": labels for name, labels in nodes.items() for at in range(3)}
+    assert json.loads(planned.stdout) == expected

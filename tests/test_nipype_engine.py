@@ -6,15 +6,20 @@ be run by other processes, and why. They are nipype's files, unmodified.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from contract.dialects import LOCAL, SLURM
 from contract.harness import Cluster
 
 ENGINE = Path(__file__).parent / "engine"
 SHARES = 4  # processes at a time; the tests wait for the scheduler most of the time
 LONGEST = 900.0  # seconds
+# It takes a minute; what the plugin asks of Slurm, ``test_nipype.py`` tries there each time.
+TRIED = [LOCAL.param, *([SLURM.param] if os.environ.get("HPCPIPE_TEST_ALL") else [])]
 
 
 def listed(name: str) -> list[str]:
@@ -23,6 +28,7 @@ def listed(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+@pytest.mark.parametrize("either", TRIED, indirect=True)
 def test_nipypes_own_tests_pass_with_their_workflows_run_by_hpcpipe(either: Cluster) -> None:
     tests = listed("redirected.txt")
     log = either.home / "redirected"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fakes import ends_of
 
-from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, JobStatus, Reason, State
-from hpcpipe.schedulers.base import Done
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable, SubmitUnclear
+from hpcpipe.jobs import After, JobStatus, Reason, State
+from hpcpipe.schedulers.base import Done, launch
 from hpcpipe.schedulers.oar import Oar
 
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "oar"
@@ -35,7 +38,7 @@ def said(name: str) -> tuple[int, str, str]:
 
 
 def test_each_end_is_told_apart() -> None:
-    ends = oar(said("ends.json")).account(["2513-2520"], 0)
+    ends = ends_of(oar(said("ends.json")), "2513-2520")
     assert {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()} == {
         "2513": (None, 0, None),
         "2514": (Reason.EXIT, 2, None),
@@ -56,14 +59,16 @@ def test_what_oar_began_anew_under_another_id_is_told_of_the_first() -> None:
     assert oar(said("anew-waiting.json")).poll(["2521-2522"]) == dict.fromkeys(
         ("2521", "2522"), JobStatus(State.QUEUED, "Waiting", waits)
     )
-    assert oar(said("anew-waiting.json")).account(["2521-2522"], 0) == {}
-    ends = oar(said("anew.json")).account(["2521-2522"], 0)
+    assert ends_of(oar(said("anew-waiting.json")), "2521-2522") == {}
+    ends = ends_of(oar(said("anew.json")), "2521-2522")
     assert {job: end.reason for job, end in ends.items()} == {"2521": None, "2522": None}
 
 
 def test_a_job_is_the_ids_of_its_elements_less_those_that_others_got() -> None:
     printed = "".join(f"OAR_JOB_ID={one}\n" for one in (8, 9, 12)) + "OAR_ARRAY_ID=8\n"
-    said = Done(("oarsub",), 0, RULE + printed, "Simple array job submission is used\n")
+    said = Done(
+        ("oarsub", "--array", "3"), 0, RULE + printed, "Simple array job submission is used\n"
+    )
     job = Oar().read_submit(said)
     assert job == "8-9,12"
     assert [Oar().element(job, index) for index in (1, 2, 3)] == ["8", "9", "12"]
@@ -82,7 +87,55 @@ def test_options_are_read_from_the_scripts_head_as_oar_would(tmp_path: Path) -> 
         *("-l", "nodes=1/core=1,walltime=00:01:00", "--hold"),
     ]
     folder = f"'{tmp_path}/it'\"'\"'s'"
-    assert command == f"cd {folder} && exec sh batches/x.sh 'hpcpipe:t 1'"
+    run = shlex.join(("sh", "-c", launch(script, ("sh",)), "hpcpipe:t 1"))
+    assert command == f"cd {folder} && exec {run}"
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [(8, 9), (8, 9, 10, 77), (8,), ()],  # cut in half, or with a line that somebody else printed
+)
+def test_an_array_has_as_many_ids_as_elements_or_nothing_is_proven(ids: tuple[int, ...]) -> None:
+    printed = "".join(f"OAR_JOB_ID={one}\n" for one in ids)
+    with pytest.raises(SubmitUnclear, match="oarsub gave"):
+        Oar().read_submit(Done(("oarsub", "--array", "3"), 0, RULE + printed))
+
+
+def row(job: int, index: int, state: str = "Running", first: int = 0) -> dict[str, object]:
+    """An element of the array 8, or what was begun anew for its element ``first``."""
+    command = "cd /run && exec sh batches/x.sh hpcpipe:t1"
+    facts = {"Job_Id": job, "array_index": index, "state": state, "resubmit_job_id": first}
+    return {**facts, "array_id": 8, "command": command, "message": ""}
+
+
+def rows(*jobs: dict[str, object]) -> tuple[int, str, str]:
+    return 0, json.dumps({str(one["Job_Id"]): one for one in jobs}), ""
+
+
+def test_what_is_cancelled_is_an_elements_own_chain_of_ids() -> None:
+    """Elements 2 and 4 were begun anew, 4 twice: none but the latest of 4 is cancelled."""
+    calls: list[tuple[str, ...]] = []
+    anew = rows(row(20, 2, first=9), row(21, 4, "Error", 11), row(22, 4, first=21), row(8, 1))
+
+    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+        del cwd
+        calls.append(tuple(argv))
+        return Done(tuple(argv), *(anew if argv[0] == "oarstat" else (0, "", "")))
+
+    adapter = Oar(run)
+    assert adapter.poll(["11"]).keys() == {"11"}
+    adapter.cancel([adapter.element("8-11", 4)])
+    assert [argv[-1] for argv in calls if argv[0] == "oardel"] == [
+        "NOT state IN ('Terminated', 'Error') AND (job_id BETWEEN 22 AND 22)"
+    ]
+
+
+def test_an_element_that_is_gone_shifts_no_other_where_an_array_is_found() -> None:
+    left = (row(8, 1), row(9, 2, "Error"), row(20, 3, first=10), row(12, 5))
+    found = oar(rows(*left)).find(["t1"])
+    assert found == {"t1": "8-10,0,12"}
+    named = [Oar().element(found["t1"], index) for index in (1, 2, 3, 4, 5, 6)]
+    assert named == ["8", "9", "10", "0", "12", "0"]
 
 
 @pytest.mark.parametrize(

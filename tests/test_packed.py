@@ -7,6 +7,7 @@ import pickle
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
@@ -16,11 +17,11 @@ import pytest
 from fakes import Lab, finished, until
 
 from hpcpipe import each, task
-from hpcpipe.explaining import find_log
-from hpcpipe.node import Node
-from hpcpipe.outcome import append_outcome, scan_pack
+from hpcpipe.graph.node import Node
 from hpcpipe.run import Run
 from hpcpipe.site import Queue
+from hpcpipe.views.explain import find_log
+from hpcpipe.worker.outcome import UPSTREAM_FAILED, append_outcome, scan_pack
 
 SHELLS = [["/bin/sh"], *([["bash", "--posix"]] if shutil.which("bash") else [])]
 Add = Callable[..., Node]
@@ -93,6 +94,22 @@ def test_told_to_end_those_that_run_are_recorded_as_terminated_and_no_more_begin
     assert all(outcomes[n]["terminated"] and not outcomes[n]["ok"] for n in began)
 
 
+@pytest.mark.parametrize("sh", SHELLS, ids=lambda words: words[0])
+def test_an_element_that_ran_to_its_end_ends_well_whatever_its_tasks_did(
+    lab: Lab, add: Add, sh: list[str]
+) -> None:
+    after = add('[ "$1" != 2 ]', "a")
+    add("true", "b", after=(after,))
+    lab.submit()
+    assert lab.run("a/0", shell=sh).status == 0
+    failed = {f"{name}/{n}" for name in "ab" for n in range(4) if lab.outcome(f"{name}/{n}")}
+    assert failed == {"a/2", "b/2"}
+    assert lab.outcome("b/2")["barred"] == UPSTREAM_FAILED
+    assert lab.outcome("b/2")["error"].startswith("upstream failed: no result at ")
+    assert sum(good for _, _, good, _ in lab.store.list_packs()) == 6
+    assert not [file for file in lab.rundir.home.rglob("*") if ".claim" in file.name]
+
+
 def test_of_a_killed_element_each_log_is_found_and_its_next_start_does_the_rest(
     lab: Lab, add: Add
 ) -> None:
@@ -101,18 +118,58 @@ def test_of_a_killed_element_each_log_is_found_and_its_next_start_does_the_rest(
     with lab.start("work/0") as process:
         until(lambda: len([*Path().glob("began-*")]) == 2)
         os.killpg(process.pid, signal.SIGKILL)
-    logs = [find_log(run, f"work/{path.name[-1]}") for path in Path().glob("began-*")]
+    logs = [find_log(run.rundir, f"work/{path.name[-1]}") for path in Path().glob("began-*")]
     assert [log.path for log in logs] == [log.own for log in logs]
     assert sorted(b"".join(log.lines()) for log in logs) == [b"hello 0\n", b"hello 1\n"]
     Path("go").touch()
     done = lab.run("work/0")
     assert done.status == 0
-    assert sum(good for *_, good in lab.rundir.list_packs()) == 4
+    assert sum(good for _, _, good, _ in lab.store.list_packs()) == 4
     assert done.out.count(b"hpcpipe: task work ") == 4
     assert not [*lab.rundir.logs.iterdir()]
     logs[0].shared.write_bytes(done.out)  # as the scheduler would
-    assert [*find_log(run, "work/3").lines()] == [b"hello 3\n"]
-    assert [*find_log(run, "work/0").lines(2)] == [b"llo 0\n", b"hello 0\n"]  # of both starts
+    assert [*find_log(run.rundir, "work/3").lines()] == [b"hello 3\n"]
+    assert [*find_log(run.rundir, "work/0").lines(2)] == [
+        b"llo 0\n",
+        b"hello 0\n",
+    ]  # of both starts
+
+
+def change_cat(folder: Path, patch: pytest.MonkeyPatch, line: str) -> None:
+    """Run a line before ``cat`` copies a log."""
+    cat = folder / "cat"
+    cat.write_text(f'#!/bin/sh\ncase $1 in *.out) {line} ;; esac\nexec /bin/cat "$@"\n')
+    cat.chmod(0o700)
+    patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_log_that_could_not_be_copied_is_found(
+    lab: Lab, add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_cat(tmp_path, monkeypatch, "exit 1")
+    add('echo "hello $1"')
+    run: Run = lab.submit()
+    done = lab.run("work/0")
+    logs = [find_log(run.rundir, f"work/{n}") for n in range(4)]
+    logs[0].shared.write_bytes(done.out)
+    assert [b"".join(log.lines()) for log in logs] == [f"hello {n}\n".encode() for n in range(4)]
+
+
+def test_logs_are_not_mixed_by_signals_that_come_while_they_are_copied(
+    lab: Lab, add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_cat(tmp_path, monkeypatch, 'trap "" TERM; sleep 0.5')
+    add(WAITING)
+    run: Run = lab.submit()
+    with lab.start("work/0") as process:
+        until(lambda: len([*Path().glob("began-*")]) == 2)
+        while process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.05)
+        done = finished(process)
+    logs = [find_log(run.rundir, f"work/{path.name[-1]}") for path in Path().glob("began-*")]
+    logs[0].shared.write_bytes(done.out)
+    assert sorted(next(log.lines()) for log in logs) == [b"hello 0\n", b"hello 1\n"]
 
 
 @pytest.mark.parametrize(

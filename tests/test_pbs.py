@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from json import dumps, loads
+from collections.abc import Sequence
+from json import loads
 from pathlib import Path
 
 import pytest
+from fakes import ends_of
+from standins.pbs import spelled
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, Reason, State
-from hpcpipe.schedulers import qstat
+from hpcpipe.jobs import After, Reason, State
 from hpcpipe.schedulers.base import Done
-from hpcpipe.schedulers.pbs import PBS
+from hpcpipe.schedulers.pbs import PBS, qstat
 
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "pbs"
 REFUSALS = [line.split("\t") for line in (OUTPUTS / "refusals.tsv").read_text().splitlines()]
@@ -27,7 +28,8 @@ def pbs(name: str, status: int = 0) -> PBS:
 
     def run(argv: Sequence[str], cwd: Path | None) -> Done:
         del cwd
-        return Done(tuple(argv), status, read("json") or read("txt"), read("err"))
+        rows = loads(read("json") or "{}", strict=False).get("Jobs", {})
+        return Done(tuple(argv), status, spelled(rows), read("err"))
 
     return PBS(run)
 
@@ -39,22 +41,33 @@ def test_what_is_live_is_told_from_what_waits_and_what_never_can_run() -> None:
         "4[3].pbshost": (State.QUEUED, "Q"),
         "14.pbshost": (State.HELD, "H"),
         "15.pbshost": (State.QUEUED, "Q"),
-        "16.pbshost": (State.BLOCKED, "Q"),
+        "16.pbshost": (State.FAILED, "Q"),
         "17.pbshost": (State.QUEUED, "Q"),
     }
     lacks = "Insufficient amount of resource: ncpus (R: 64 A: 8 T: 8)"
     assert statuses["16.pbshost"].why == f"Can Never Run: {lacks}"
-    assert statuses["15.pbshost"].why == "Not Running: Queue not started."
+    assert statuses["15.pbshost"].why == "Queue not started."
+    assert statuses["14.pbshost"].why == "JobHeldUser"
+    assert statuses["17.pbshost"].why.startswith("Insufficient amount of resource: ncpus (R: 4")
+    assert statuses["4[3].pbshost"].why == ""  # the array's comment says that it began
+
+
+def test_what_waits_for_another_job_is_said_in_plain_words() -> None:
+    depend = "afterany:7[].pbshost@pbshost,beforeany:9.pbshost@pbshost"
+    row = {"job_state": "H", "Hold_Types": "s", "depend": depend}
+    assert qstat.status(row) == (State.QUEUED, "H", "Dependency", Reason.START)
+    leads = row | {"job_state": "Q", "depend": "beforeany:9.pbshost@pbshost"}
+    assert qstat.status(leads) == (State.QUEUED, "Q", "", Reason.START)
 
 
 def test_each_end_is_told_apart() -> None:
-    ends = pbs("qstat_xf_ends").account(["37.pbshost"], 0)
+    ends = ends_of(pbs("qstat_xf_ends"), "37.pbshost")
     assert {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()} == {
         "7.pbshost": (Reason.UPSTREAM, None, None),  # deleted, its predecessor having failed
         "37.pbshost": (Reason.TIME, None, None),
         "38.pbshost": (Reason.MEMORY, None, None),
         "39.pbshost": (Reason.SIGNAL, None, 11),
-        "40.pbshost": (Reason.EXIT, 139, None),
+        "40.pbshost": (Reason.SIGNAL, None, 11),
         "41.pbshost": (Reason.EXIT, 255, None),
         "42.pbshost": (Reason.EXIT, 254, None),
         "43.pbshost": (Reason.EXIT, 254, None),
@@ -63,12 +76,12 @@ def test_each_end_is_told_apart() -> None:
         "48.pbshost": (Reason.CANCELLED, None, 9),
         "49.pbshost": (Reason.SIGNAL, None, 9),
     }
-    assert ends["38.pbshost"][4:] == (308, 15.0, "pbshost")
+    assert ends["38.pbshost"][4:7] == (308, 15.0, "pbshost")
     assert ends["37.pbshost"].native.endswith("exceeded resource walltime")
 
 
 def test_elements_end_each_in_their_own_way_and_an_array_is_none() -> None:
-    ends = pbs("qstat_xtf_array_failed").account(["19[].pbshost"], 0)
+    ends = ends_of(pbs("qstat_xtf_array_failed"), "19[].pbshost")
     assert {job: end.exit_code for job, end in ends.items()} == {
         "19[1].pbshost": 0,
         "19[2].pbshost": 7,
@@ -80,17 +93,16 @@ def test_elements_end_each_in_their_own_way_and_an_array_is_none() -> None:
 
 @pytest.mark.parametrize("sample", ["qstat_tf_array_deleting", "qstat_xtf_array_deleted"])
 def test_elements_that_were_deleted_while_they_waited_are_cancelled(sample: str) -> None:
-    ends = pbs(sample).account(["65[].pbshost"], 0)
+    ends = ends_of(pbs(sample), "65[].pbshost")
     assert {ends[f"65[{index}].pbshost"].reason for index in (3, 5, 6, 7)} == {Reason.CANCELLED}
 
 
 def test_elements_of_an_array_that_is_held_are_held() -> None:
-    text = (OUTPUTS / "qstat_tf_array_deleting.json").read_text()
-    begun = '"job_state":\t"B",'
-    assert begun in text
-    held = text.replace(begun, '"job_state":\t"H",').replace(
-        '"Hold_Types":\t"n"', '"Hold_Types":\t"u"', 1
-    )
+    rows = loads((OUTPUTS / "qstat_tf_array_deleting.json").read_text())["Jobs"]
+    array = rows["65[].pbshost"]
+    assert array["job_state"] == "B"
+    array |= {"job_state": "H", "Hold_Types": "u"}
+    held = spelled(rows)
     statuses = PBS(lambda argv, _: Done(tuple(argv), 0, held)).poll(["65[].pbshost"])
     assert {job: status.state for job, status in statuses.items()} == {
         "65[1].pbshost": State.RUNNING,
@@ -101,82 +113,120 @@ def test_elements_of_an_array_that_is_held_are_held() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample", "status"),
-    [("qstat_unknown", 153), ("qstat_finished_nox", 35), ("qstat_unknown_nohistory", 0)],
+    ("sample", "status", "job"),
+    [
+        ("qstat_unknown", 153, "99999.pbshost"),
+        ("qstat_finished_nox", 35, "6.pbshost"),
+        ("qstat_unknown_nohistory", 0, "5.pbshost"),
+    ],
 )
-def test_what_the_server_does_not_know_is_absent(sample: str, status: int) -> None:
-    assert pbs(sample, status).poll(["1.pbshost"]) == {}
-    assert pbs(sample, status).account(["1.pbshost"], 0) == {}
+def test_what_the_server_does_not_know_is_absent(sample: str, status: int, job: str) -> None:
+    assert pbs(sample, status).poll([job]) == {}
+    assert ends_of(pbs(sample, status), job) == {}
 
 
 def test_one_unknown_job_does_not_hide_the_others() -> None:
-    ends = pbs("qstat_two_one_bad", 153).account(["6.pbshost", "99999.pbshost"], 0)
+    ends = ends_of(pbs("qstat_two_one_bad", 153), "6.pbshost", "99999.pbshost")
     assert {job: end.reason for job, end in ends.items()} == {"6.pbshost": None}
 
 
-def test_an_answer_that_is_no_json_is_silence() -> None:
-    torn = PBS(lambda argv, _: Done(tuple(argv), 0, '{"Jobs":{"1.pbshost":'))
-    with pytest.raises(SchedulerUnavailable, match="no JSON"):
-        torn.poll(["1.pbshost"])
+SIGNALS = {  # as the release ends arrays and jobs
+    "11020[2].pbshost": (Reason.SIGNAL, None, 11),
+    "11020[3].pbshost": (Reason.CANCELLED, None, 15),  # its shell ended by itself, at a TERM
+    "11022.pbshost": (Reason.SIGNAL, None, 11),
+    "11023.pbshost": (Reason.SIGNAL, None, 11),
+    "11024.pbshost": (Reason.TIME, None, None),
+    "11025.pbshost": (Reason.MEMORY, None, None),
+}
+ELEMENTS = {
+    "8016[0].pbshost": (None, 0, None),
+    "8016[3].pbshost": (Reason.EXIT, 1, None),
+    "8016[15].pbshost": (Reason.CANCELLED, None, None),  # it has the array's Exit_status: 0
+}
 
 
-JOBS = ["2[].pbshost", "4[].pbshost", "14.pbshost", "15.pbshost", "16.pbshost"]
+@pytest.mark.parametrize(
+    ("sample", "ended"),
+    [("qstat_xtf_ends", SIGNALS), ("qstat_xtf_pending_element_deleted", ELEMENTS)],
+)
+def test_a_signal_and_an_element_that_never_ran_are_told(
+    sample: str, ended: dict[str, tuple[Reason | None, int | None, int | None]]
+) -> None:
+    ends = ends_of(pbs(sample), *ended)
+    assert {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()} == ended
 
 
-def both(spoil: Callable[[str], str]) -> tuple[PBS, list[Sequence[str]]]:
-    """Make an adapter whose questions are answered as JSON, spoiled, and else as text; and give
-    the questions."""
-    asked: list[Sequence[str]] = []
+def test_without_history_nothing_is_concluded_from_the_row_of_an_ended_element() -> None:
+    """It is a copy of the array's."""
+    assert pbs("qstat_tf_nohistory").poll(["2000[].pbshost"]).keys() == {
+        "2000[2].pbshost", "2000[3].pbshost",
+    }  # fmt: skip
 
-    def run(argv: Sequence[str], cwd: Path | None) -> Done:
+
+JOBS = ["11020[].pbshost", "11028.pbshost", "11029.pbshost"]
+MIXED = (OUTPUTS / "qstat_tf_mixed.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [MIXED[:-2], MIXED[: MIXED.index("Job Id: 11028")], f"Welcome\n{MIXED}", '{"Jobs":{'],
+    ids=["cut within a job", "cut between jobs", "a banner", "JSON"],
+)
+def test_an_answer_that_is_not_whole_is_silence(answer: str) -> None:
+    torn = PBS(lambda argv, _: Done(tuple(argv), 0, answer))
+    with pytest.raises(SchedulerUnavailable, match="could not read"):
+        torn.poll(JOBS)
+
+
+def test_the_stand_in_spells_text_as_the_real_one_does() -> None:
+    rows = loads((OUTPUTS / "qstat_tf_mixed.json").read_text())["Jobs"]
+    read, real = qstat.read(spelled(rows)), qstat.read(MIXED)
+    later = ("eligible_time", "mtime", "resources_used")
+    assert read.keys() == real.keys()
+    for job, row in real.items():
+        assert {k: v for k, v in row.items() if k not in later} == {
+            k: read[job][k] for k in row if k not in later
+        }
+
+
+class Server:
+    """A PBS with jobs; of a crash or a refusal qdel says nothing, or these words."""
+
+    def __init__(self, deaf: int = 0, words: str = "") -> None:
+        self.jobs = {job: {"job_state": state} for job, state in (("1.s", "H"), ("2.s", "R"))}
+        self.deaf, self.words = deaf, words
+        self.deleted: list[Sequence[str]] = []
+
+    def run(self, argv: Sequence[str], cwd: Path | None) -> Done:
+        """Answer a command."""
         del cwd
-        asked.append(argv)
-        json = spoil((OUTPUTS / "qstat_fF_mixed.json").read_text())
-        return Done(
-            tuple(argv), 0, json if "json" in argv else (OUTPUTS / "qstat_f_mixed.txt").read_text()
-        )
-
-    return PBS(run), asked
-
-
-def first_only(text: str) -> str:
-    """Leave all jobs out but the first, as the version after 23.06.06 does (openpbs issue 2672)."""
-    first = dict([next(iter(loads(text, strict=False)["Jobs"].items()))])
-    return dumps({"Jobs": first})
+        if argv[0] == "qstat":
+            gone = "".join(f"qstat: Unknown Job Id {job}\n" for job in argv if job[0].isdigit()
+                           and job not in self.jobs)  # fmt: skip
+            return Done(tuple(argv), 153 if gone else 0, spelled(self.jobs), gone)
+        self.deleted.append(argv[1:])
+        if len(self.deleted) > self.deaf:
+            self.jobs.pop(argv[1], None)
+        return Done(tuple(argv), 159 if self.words else 0, "", self.words)
 
 
-def unescaped(text: str) -> str:
-    """Print a variable as 19.1 does (openpbs issue 1255)."""
-    return text.replace('"SLEEP":\t3', '"SLEEP":\t007', 1)
+def test_jobs_are_deleted_one_by_one_until_they_are_gone() -> None:
+    server = Server(deaf=3)
+    PBS(server.run).cancel(["1.s", "2.s", "99.s"])
+    assert server.deleted == [("99.s",), ("2.s",), ("1.s",), ("1.s",)]
 
 
-@pytest.mark.parametrize("spoil", [first_only, unescaped])
-def test_where_the_json_is_wrong_the_text_says_the_same(spoil: Callable[[str], str]) -> None:
-    right, asked = both(str)
-    expected = right.poll(JOBS)
-    assert len(asked) == 1
-    spoiled, asked = both(spoil)
-    told = spoiled.poll(JOBS)
-    for job in JOBS[2:]:
-        assert told[job] == expected[job]
-    assert asked == [
-        ("qstat", "-t", "-f", "-F", "json", *JOBS),
-        ("qstat", "-t", "-f", *JOBS),
-    ]
+def test_what_cannot_be_deleted_is_named_in_the_servers_words() -> None:
+    server = Server(deaf=9, words="qdel: Unauthorized Request  2.s")
+    with pytest.raises(SchedulerError, match=r"Unauthorized Request  2.s\n.* 1.s 2.s") as refused:
+        PBS(server.run).cancel(["1.s", "2.s"])
+    assert not isinstance(refused.value, SchedulerUnavailable)
 
 
-def test_text_is_read_as_json_is() -> None:
-    json, text = (
-        qstat.read((OUTPUTS / name).read_text())
-        for name in ("qstat_fF_mixed.json", "qstat_f_mixed.txt")
-    )
-    assert list(text) == [*JOBS, "17.pbshost"]  # which started between the two
-    later = ("eligible_time", "array_state_count", "array_indices_remaining", "mtime")
-    for job in JOBS:
-        for name, value in text[job].items():
-            told = json[job][name]
-            spelled = {k: str(v) for k, v in told.items()} if isinstance(told, dict) else told
-            assert name in later or value in (spelled, str(told)), (job, name)
+@pytest.mark.parametrize("name", ["qdel_server_down", "qdel_unknown_host"])
+def test_a_server_that_qdel_cannot_reach_has_cancelled_nothing(name: str) -> None:
+    with pytest.raises(SchedulerUnavailable, match="Couldn't connect to cluster"):
+        pbs(name, 162).cancel(["1.pbshost"])
 
 
 def test_arrays_are_waited_for_until_they_end_and_jobs_until_they_end_well() -> None:

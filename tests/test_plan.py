@@ -6,18 +6,20 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hpcpipe import Workflow, each, task
-from hpcpipe.axes import label
-from hpcpipe.digest import Keyed
 from hpcpipe.errors import WorkflowError
-from hpcpipe.model import Resources
-from hpcpipe.node import Node
-from hpcpipe.plan import DONE, IN_FLIGHT, RUN, InFlight, Known, Plan, make_plan
+from hpcpipe.graph.axes import label
+from hpcpipe.graph.node import Node
+from hpcpipe.keys.digest import Keyed
+from hpcpipe.keys.fates import DONE, IN_FLIGHT, RUN, InFlight, Known
+from hpcpipe.keys.plan import Plan, make_plan
+from hpcpipe.resources import Resources
 
 Keys = dict[str, str]  # by node/label
 
@@ -113,8 +115,6 @@ ALL = WARPS | SMOOTHS | MEANS
                           | {"smooth/S1/6", "smooth/S2/6", "average/6"}),
         ({"fwhm": (4, 8, 12)}, {"smooth/S1/12", "smooth/S2/12", "average/12"}),
         ({"part": "brain"}, SMOOTHS | MEANS),
-        ({"labels": ["S1", "B"]}, {"normalize/S2", "smooth/S2/4", "smooth/S2/8", *MEANS}
-                           | {"normalize/B", "smooth/B/4", "smooth/B/8"}),
         ({"subjects": ("S1", "S3"), "labels": ("S1", "S2")},
          {"normalize/S2", "smooth/S2/4", "smooth/S2/8", *MEANS}),
         ({"subjects": ("S1", "S2", "S3")},
@@ -132,6 +132,48 @@ def test_what_changes_a_key_and_whose(
     study: Path, options: dict[str, Any], expected: set[str]
 ) -> None:
     assert changed(keys(flow(study)), keys(flow(study, **options))) == expected
+
+
+def test_a_label_is_in_the_keys_of_tasks_that_have_a_folder_only(study: Path) -> None:
+    def values(**options: Any) -> set[str]:
+        return {*keys(flow(study, **options)).values()}
+
+    assert values() == values(labels=["S1", "B"])
+    in_folders = task(folder=True)(lambda source: source)
+    assert values(call=in_folders) != values(call=in_folders, labels=["S1", "B"])
+
+
+def written(source: Any) -> Path:
+    return Path(source)
+
+
+INPUTS: dict[str, list[Any]] = {
+    "files of one name": ["sub-02/T1.nii", "sub-01/T1.nii", "sub-03/T1.nii", "a/sub-01/T1.nii"],
+    "files of one content": [Path(f"{name}/same.nii") for name in ("s1", "s2", "s3")],
+    "dicts": [{"alpha": at / 10, "at": [at]} for at in range(11)],
+    "equal values": [1, 1, 2, 1, "x"],
+    "objects": [Keyed(name) for name in "abc"],
+}
+
+
+@pytest.mark.parametrize("call", [anything, written, "cat {source}"])
+@pytest.mark.parametrize("inputs", INPUTS.values(), ids=INPUTS)
+def test_one_more_input_changes_no_other_tasks_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[Any], call: Any
+) -> None:
+    def found(values: list[Any]) -> set[str]:
+        wf = Workflow("wf")
+        add = wf.command if isinstance(call, str) else wf.add
+        add(call, name="node", source=each(values))
+        return {*keys(wf).values()}
+
+    monkeypatch.chdir(tmp_path)
+    for path in inputs:
+        if "/" in str(path):
+            Path(path).parent.mkdir(parents=True)
+            Path(path).write_text("same")
+    for at in range(len(inputs)):
+        assert len(found(inputs) - found([*inputs[:at], *inputs[at + 1 :]])) == 1
 
 
 def test_resources_never_enter_a_key(study: Path) -> None:
@@ -244,6 +286,14 @@ def takes_text(file: str) -> Any:
     return file
 
 
+def takes_either(file: str | Path) -> Any:
+    return file
+
+
+def takes_many(file: dict[str, list[Path]] | None) -> Any:
+    return file
+
+
 @pytest.mark.parametrize(
     ("add", "counts"),
     [
@@ -251,12 +301,18 @@ def takes_text(file: str) -> Any:
         (lambda wf, file: wf.add(takes_path, file=str(file)), True),
         (lambda wf, file: wf.add(takes_path, file=each([str(file)])), True),
         (lambda wf, file: wf.add(takes_text, file=file), True),
+        (lambda wf, file: wf.add(takes_either, file=str(file)), True),
+        (lambda wf, file: wf.add(takes_many, file={"in": [str(file)]}), True),
+        (lambda wf, file: wf.add(takes_many, file=each([{"in": [str(file)]}])), True),
+        (lambda wf, file: wf.add(partial(takes_path), name="part", file=str(file)), True),
         (lambda wf, file: wf.add(anything, file={"in": [file]}), True),
         (lambda wf, file: wf.add(takes_text, file=str(file)), False),
         (lambda wf, file: wf.command("cat {file}", file=file), True),
         (lambda wf, file: wf.command("cat {file}", file=str(file)), True),
         (lambda wf, file: wf.command("cat {file}", file=each([str(file)])), True),
         (lambda wf, file: wf.command("cat {file}", file=[str(file)]), True),
+        (lambda wf, file: wf.command("ls {file}", file=each([str(file.parent)])), True),
+        (lambda wf, file: wf.command(["ls", str(file.parent)]), False),
         (lambda wf, file: wf.command([str(file)], name="run"), True),
         (lambda wf, file: wf.command(["sh", str(file)], name="run"), True),
         (lambda wf, file: wf.command("echo {file}", file=f"--in={file}"), False),
@@ -269,6 +325,7 @@ def test_which_inputs_are_files(
 
     def key(text: str) -> str:
         file.write_text(text)
+        os.utime(file, (0, sum(text.encode())))  # by which a folder's files count
         wf = Workflow("wf")
         node = add(wf, file)
         return make_plan(wf).nodes[node.name].key(0)
@@ -285,7 +342,9 @@ def known(good: Keys, flying: Keys | None = None) -> dict[str, Known]:
     for name, key in good.items():
         found.setdefault(name.partition("/")[0], ([], {}))[0].append(key)
     for at, (name, key) in enumerate((flying or {}).items()):
-        found.setdefault(name.partition("/")[0], ([], {}))[1][key] = InFlight("b", "77", at)
+        found.setdefault(name.partition("/")[0], ([], {}))[1][key] = InFlight(
+            "b", "77", at, begun=True
+        )
     return {node: Known(done, going) for node, (done, going) in found.items()}
 
 
@@ -300,7 +359,7 @@ def test_the_good_are_done_the_live_are_waited_for_the_rest_run(study: Path) -> 
         "normalize/S2",
         "average/4",
     }
-    assert plan.nodes["normalize"].in_flight == {1: InFlight("b", "77", 0)}
+    assert plan.nodes["normalize"].in_flight == {1: InFlight("b", "77", 0, begun=True)}
     assert [list(node.to_run) for node in plan.nodes.values()] == [[], [0, 2, 3], [1]]
     assert [plan.count(fate) for fate in (RUN, DONE, IN_FLIGHT)] == [4, 2, 2]
 

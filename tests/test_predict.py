@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
 from xml.etree import ElementTree
 
 import networkx
@@ -11,13 +12,16 @@ import pytest
 from conftest import Golden
 from fakes import Lab
 
+import hpcpipe.planner.search.search
 from hpcpipe import Workflow, each, from_networkx
-from hpcpipe.draft import Draft, draft
-from hpcpipe.drawing import write_drawing
 from hpcpipe.errors import UsageError
-from hpcpipe.planning import plan_json, plan_lines, prediction
 from hpcpipe.run import Run, submit
 from hpcpipe.site import Limits, Site
+from hpcpipe.submit.options import Options
+from hpcpipe.submit.prepare import Draft, draft
+from hpcpipe.views.plan import plan_json, plan_lines, prediction
+from hpcpipe.views.plan_svg import write_drawing
+from hpcpipe.worker import outcome
 
 HERE = Site()
 
@@ -93,6 +97,35 @@ def test_a_plan_says_what_it_relaxed_and_what_that_costs(lab: Lab, golden: Golde
     assert plan_json(made)["expected"] is None
 
 
+def test_a_plan_tells_which_tasks_share_an_element(lab: Lab) -> None:
+    lab.workflow.command("echo {n}", n=each([1, 2, 3]), name="work", resources={"pack": 2})
+    [packed] = plan_json(draft(lab.workflow, lab.site))["batches"]
+    assert [(task["label"], task["element"]) for task in packed["tasks"]] == [
+        ("1", 0), ("2", 0), ("3", 1),
+    ]  # fmt: skip
+
+
+def test_a_plan_prints_what_more_calls_gain_and_takes_as_many_as_it_may(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del lab
+    monkeypatch.setattr(hpcpipe.planner.search.search, "_EFFORT_SMALL", 20_000)  # ends soon
+    dice, graph = Random(0), networkx.DiGraph()
+    for at in range(120):
+        graph.add_node(at, seconds=dice.expovariate(1 / 60), node="task")
+        if at >= 20:
+            graph.add_edges_from((at - at % 20 - 1 - dice.randrange(20), at) for _ in range(3))
+    flow = from_networkx(graph, "layered")
+    made = draft(flow, HERE, Options(calls=6))
+    lines = [*plan_lines(made, "because")]
+    trade = [re.findall(r"--calls (\d+) +(\d+) calls", line) for line in lines]
+    calls = [(int(most), int(count)) for found in trade for most, count in found]
+    assert made.calls == 6
+    assert len(calls) > 1
+    assert all(count <= most for most, count in calls)
+    assert draft(flow, HERE, Options(calls=calls[-1][0])).calls == calls[-1][1]
+
+
 def test_the_drawing_has_a_box_a_batch_and_a_line_a_wait(tmp_path: Path) -> None:
     made = drafted(crossed())
     for name in ("plan.svg", "plan.html"):
@@ -113,3 +146,23 @@ def test_a_drawing_that_cannot_be_made_is_told(name: str, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=f"--draw .*{name}"):
         write_drawing(drafted(crossed()), tmp_path / name, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_run_times_are_read_of_packs_each_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.workflow.command("true {n}", n=each(range(12)), name="work", resources={"pack": 4})
+    lab.submit()
+    for n in (0, 4, 8):
+        assert lab.run(f"work/{n}").status == 0
+    node = Run(lab.rundir.folder).record.nodes["work"]
+    listing = lab.store.has(["work"])["work"]
+    walked: list[str] = []
+    scan = outcome.scan_pack
+
+    def count(path: str, since: int = 0) -> list[tuple[str, bool, int]]:
+        walked.append(path)
+        return scan(path, since)
+
+    monkeypatch.setattr(outcome, "scan_pack", count)
+    records = dict(lab.store.records("work", [node.key(index) for index in range(12)], listing))
+    assert [one["ok"] for one in records.values()] == [1] * 12
+    assert len(walked) == len({*walked}) == 3

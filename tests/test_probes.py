@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contract.harness import Cluster
 from fakes import FakeScheduler
 
-from hpcpipe.doctor import diagnose
 from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable, UsageError
-from hpcpipe.probes import find_probe, make_probe
-from hpcpipe.probes.base import Finding
+from hpcpipe.probes import find_probe, look, make_probe
+from hpcpipe.probes.doctor import diagnose
+from hpcpipe.probes.write_site import save_new, write_site
 from hpcpipe.schedulers.base import Done, Run
-from hpcpipe.site import LSF, Defaults, Limits, Oar, Queue, Sge, Site, Slurm
+from hpcpipe.schedulers.lsf.options import Options as LSF
+from hpcpipe.schedulers.oar.options import Options as Oar
+from hpcpipe.schedulers.probe import Finding
+from hpcpipe.schedulers.sge.options import Options as Sge
+from hpcpipe.schedulers.slurm.options import Options as Slurm
+from hpcpipe.site import Defaults, Limits, Queue, Site
 from hpcpipe.site.file import Machine
-from hpcpipe.site.init import save_new, write_site
 from hpcpipe.site.load import Loaded, load_site
 
 OUTPUTS = Path(__file__).parent / "golden" / "outputs"
@@ -96,6 +104,27 @@ def written(name: str, folder: Path) -> tuple[str, Loaded]:
     text = write_site(make_probe(name).look(answering(name)), "login1", date(2026, 11, 24))
     (folder / "site.toml").write_text(text)
     return text, load_site(str(folder / "site.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [(name, command) for name in ANSWERS for command in ANSWERS[name]]
+)
+def test_an_answer_cut_short_or_garbled_is_no_bug_of_ours(name: str, command: str) -> None:
+    chance = random.Random(command)
+    for garble in ("", "", "\ufffd|junk <&\n", "Welcome to the cluster\n"):
+
+        def run(argv: Sequence[str], folder: Path | None, garble: str = garble) -> Done:
+            done = answering(name)(argv, folder)
+            if not " ".join(argv).startswith(command):
+                return done
+            at = chance.randrange(len(done.stdout) + 1)
+            rest = garble + done.stdout[at + 5 :] if garble else ""
+            return Done(done.argv, 0, done.stdout[:at] + rest)
+
+        with suppress(SchedulerUnavailable):
+            found = look(make_probe(name), run)
+            write_site(found, "login1", date(2026, 11, 24))
+            [*make_probe(name).check(found, Site(scheduler=name))]
 
 
 def limits(site: Site) -> list[tuple[str, object, object, object]]:
@@ -191,7 +220,7 @@ def test_queues_of_lsf_say_what_they_take(tmp_path: Path) -> None:
         (None, 4, None),
         (None, 4, 1),
     ]
-    assert ([q.name for q in site.queues if q.default], site.lsf.memory_per_slot) == (
+    assert ([q.name for q in site.queues if q.default], site.own.memory_per_slot) == (
         ["normal"],
         True,
     )
@@ -337,11 +366,14 @@ def test_the_scheduler_whose_commands_are_here_is_looked_at(tmp_path: Path) -> N
         def which(tool: str) -> str | None:
             return f"/bin/{tool}" if tool in tools else None
 
-        return Machine({}, "login1", which, tmp_path, says=lambda _: qstat)
+        return Machine({}, "login1", which, Machine.here().shipped, tmp_path, lambda _: qstat)
 
     assert find_probe(machine()).name == "local"
     assert find_probe(machine("sbatch", "qconf")).name == "slurm"
     assert find_probe(machine("qconf", "qstat")).name == "sge"
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites/lab.toml").write_text('extends = "slurm"\ndetect_command = "labsub"')
+    assert find_probe(machine("labsub")).name == "slurm"
     with pytest.raises(ConfigError, match="a live torque cannot be looked at yet"):
         find_probe(machine("qstat", qstat="Version: 6.1.2"))
 
@@ -357,7 +389,7 @@ def test_a_site_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
 # Held against the cluster
 
 SLURM = Site(scheduler="slurm", limits=Limits(array_size=1001))
-PER_SLOT = Site(scheduler="lsf", lsf=LSF(memory_per_slot=True))
+PER_SLOT = Site(scheduler="lsf", tables={"lsf": LSF(memory_per_slot=True)})
 SGE, PBS, OAR = Site(scheduler="sge"), Site(scheduler="pbs"), Site(scheduler="oar")
 HTCONDOR = Site(scheduler="htcondor")
 
@@ -365,6 +397,10 @@ HTCONDOR = Site(scheduler="htcondor")
 def findings(site: Site, *changes: tuple[str, str]) -> Iterator[Finding]:
     loaded = Loaded(site, Path("site.toml"), (), "why")
     return diagnose(loaded, trial=False, run=answering(site.scheduler, *changes))
+
+
+def sge(options: Sge) -> Site:
+    return replace(SGE, tables={"sge": options})
 
 
 # A setting, how it is changed, what the finding is about, and the verdict.
@@ -388,6 +424,7 @@ SETTINGS = [
     (PBS, ('"job_history_enable":\t"True"', '"x":\t1'), "job history", "warning"),
     (PBS, ('"scheduling":\t"True"', '"scheduling":\t"False"'), "server", "warning"),
     (PBS, ("Global:1000000 Avail_Local:1000000", "Global:0 Avail_Local:0"), "licences", "warning"),
+    (PBS, ('"started":\t"True"', '"max_array_size":\t5'), "array size of workq", "warning"),
     (PBS, ("", ""), "memory limit", "ok"),
     (PER_SLOT, ("", ""), "CLEAN_PERIOD", "ok"),
     (PER_SLOT, ("PERIOD = 3600", "PERIOD = 60"), "CLEAN_PERIOD", "warning"),
@@ -397,7 +434,7 @@ SETTINGS = [
     (PER_SLOT, ("", ""), "memory limit", "ok"),
     (PER_SLOT, ("ENFORCE = y", "ENFORCE = n"), "memory limit", "warning"),
     (OAR, ("", ""), "oar.core", "ok"),
-    (replace(OAR, oar=Oar(core="kern")), ("", ""), "oar.core", "wrong"),
+    (replace(OAR, tables={"oar": Oar(core="kern")}), ("", ""), "oar.core", "wrong"),
     (OAR, ("", ""), "hosts", "ok"),
     (OAR, ('"state" : "Alive"', '"state" : "Absent"'), "hosts", "warning"),
     (OAR, ("", ""), "memory limit", "warning"),
@@ -422,18 +459,18 @@ SETTINGS = [
     (SGE, ("accounting_flush_time=00:00:00", "accounting_flush_time=00:01:00"), "accounting",
      "warning"),
     (SGE, ("", ""), "memory limit", "ok"),
-    (replace(SGE, sge=Sge(memory_resource="mem_free", memory_per_slot=False)), ("", ""),
+    (sge(Sge(memory_resource="mem_free", memory_per_slot=False)), ("", ""),
      "memory limit", "warning"),
-    (replace(SGE, sge=Sge(memory_resource="")), ("", ""), "memory", "warning"),
-    (replace(SGE, sge=Sge(memory_resource="h_wmem")), ("", ""), "sge.memory_resource", "wrong"),
-    (replace(SGE, sge=Sge(memory_per_slot=False)), ("", ""), "sge.memory_per_slot", "wrong"),
+    (sge(Sge(memory_resource="")), ("", ""), "memory", "warning"),
+    (sge(Sge(memory_resource="h_wmem")), ("", ""), "sge.memory_resource", "wrong"),
+    (sge(Sge(memory_per_slot=False)), ("", ""), "sge.memory_per_slot", "wrong"),
     (SGE, ("YES        2G", "YES        0"), "memory by default", "warning"),
     (SGE, ("", ""), "sge.parallel_environment", "ok"),
-    (replace(SGE, sge=Sge(parallel_environment="mpi")), ("", ""), "sge.parallel_environment",
+    (sge(Sge(parallel_environment="mpi")), ("", ""), "sge.parallel_environment",
      "wrong"),
     (SGE, ("$pe_slots", "$fill_up"), "sge.parallel_environment", "warning"),
     (SGE, ("", ""), "GPUs", "warning"),
-    (replace(SGE, sge=Sge(time_resource="h_rl")), ("", ""), "sge.time_resource", "wrong"),
+    (sge(Sge(time_resource="h_rl")), ("", ""), "sge.time_resource", "wrong"),
     (SGE, ("enforce_project              false", "enforce_project true"), "defaults.account",
      "warning"),
 ]  # fmt: skip
@@ -488,7 +525,9 @@ def test_runs_below_tmp_are_warned_of_where_htcondor_takes_none(
 def test_it_tells_whether_htcondor_s_bindings_are_installed(
     installed: str, verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcpipe.probes.htcondor.find_spec", lambda name: name == installed)
+    monkeypatch.setattr(
+        "hpcpipe.schedulers.htcondor.probe.find_spec", lambda name: name == installed
+    )
     found = {one.about: one.verdict for one in findings(HTCONDOR)}
     assert found["HTCondor's bindings"] == verdict
 
@@ -511,7 +550,7 @@ PriorityWeightAge       = 1000"""
 def test_it_tells_what_keeps_the_planned_order_where_a_job_s_age_counts(
     nice: int | None, kept: str
 ) -> None:
-    site = replace(SLURM, slurm=Slurm(nice=nice))
+    site = replace(SLURM, tables={"slurm": Slurm(nice=nice)})
     [said] = [
         one.said
         for one in findings(site, ("PriorityType            = priority/basic", AGED))
@@ -621,3 +660,16 @@ def test_a_refused_trial_is_one_line_and_leaves_nothing(
     *_, last = diagnose(loaded)
     assert (last.about, last.verdict, last.said) == ("run", "wrong", "qsub: no such queue")
     assert not [*tmp_path.glob("hpcpipe-doctor-*")]
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(**_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    *_, last = diagnose(Loaded(Site(), Path("site.toml"), (), "why"))
+    assert (last.verdict, last.said) == ("wrong", f"{tmp_path}: Permission denied")

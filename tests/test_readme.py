@@ -48,6 +48,7 @@ _VARIES = (
     (re.compile(r"\b\d+(\.\d+)? s\b"), "T s"),
     (re.compile(r"(?<=used) +\d+ MB"), " M MB"),
     (re.compile(r"-[0-9a-f]{8}\b"), "-DIGEST"),
+    (re.compile(r'(?<="files": )\d+|(?<="bytes": )\d+'), "N"),
     (re.compile(r":t[0-9a-f]{16}\b"), ":TOKEN"),
 )
 
@@ -167,5 +168,5 @@ def test_the_readme_lists_every_command_and_exit_code_in_its_own_words() -> None
     assert dict(re.findall(r"^``(\w+)`` {2,}(\S.*)$", readme, re.M)) == verbs
     said = dict(re.findall(r"^(\d+) {2,}(\S.*)$", readme, re.M))
     kinds = [kind for kind in vars(hpcpipe.errors).values() if isinstance(kind, type)]
-    errors = [k for k in kinds if issubclass(k, hpcpipe.errors.HpcpipeError) and k.exit_status > 1]
-    assert {str(error.exit_status): error.__doc__ for error in errors}.items() <= said.items()
+    errors = [k for k in kinds if vars(k).get("exit_status", 1) > 1]
+    assert {str(vars(k)["exit_status"]): k.__doc__ for k in errors}.items() <= said.items()

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from hpcpipe.errors import ConfigError
-from hpcpipe.fitting import charge
-from hpcpipe.model import Resources
-from hpcpipe.routing import route
+from hpcpipe.resources import Resources
 from hpcpipe.site import Account, Cost, Defaults, Queue, Scratch, Site, Software, Step
-from hpcpipe.software import find_software
+from hpcpipe.site.fit import charge
+from hpcpipe.site.route import route
+from hpcpipe.site.software import find_software
 
 HOUR, DAY, GB = 3600, 86400, 1024
 SITE = Site(
@@ -40,7 +40,7 @@ SITE = Site(
             "gpu: 1 GB fits its 4 GB limit, 1 of its 2 gpus; not short: gpus 1 > 0; "
             "not long: gpus 1 > 0",
         ),
-        (Resources(queue="long", time=60), "long", "long: 1 min fits its 7 d limit; asked for"),
+        (Resources(queue="long", time=60), "long", "long: 1 min fits its 7 d limit; requested"),
     ],
 )
 def test_a_task_goes_to_the_first_queue_that_fits_or_to_the_one_it_asks_for(
@@ -108,11 +108,11 @@ def test_a_site_without_queues_names_none_unless_one_is_asked_for() -> None:
     bare = Site(name="bare")
     chosen = route(Resources(cpus=2), bare)
     assert (chosen.queue, chosen.resources) == (None, Resources(cpus=2))
-    assert chosen.why == "site 'bare' lists no queues, so none is named"
+    assert chosen.why == "site 'bare' lists no queues; the scheduler chooses"
 
     chosen = route(Resources(queue="long"), bare)
     assert chosen.queue == Queue(name="long")
-    assert chosen.why == "long: taken at its word, since site 'bare' lists no queues"
+    assert chosen.why == "long: not checked, because site 'bare' lists no queues"
 
 
 # What a queue offers, and what it costs
@@ -177,27 +177,27 @@ LAB = Site(
         (
             Resources(cpus=40, time=30 * HOUR),
             "nodes",
-            "nodes: 40 of its 56 cpus; not cpu: time 1 d 6 h > 1 d; not gpu: no gpus asked for",
+            "nodes: 40 of its 56 cpus; not cpu: time 1 d 6 h > 1 d; not gpu: no gpus requested",
         ),
         (
             Resources(software=("spm12",), time=60),
             "nodes",
-            "nodes: time raised to its least, 5 min, has spm12; not cpu: no spm 12; "
-            "not gpu: no gpus asked for, no spm 12",
+            "nodes: time raised to its minimum, 5 min, has spm12; not cpu: no spm 12; "
+            "not gpu: no gpus requested, no spm 12",
         ),
         (
             Resources(time=HOUR, cpus=8, prefer="cheapest"),
             "cpu",
             "cpu: 1 h fits its 2 d limit, 8 of its 48 cpus, the cheapest, 8 core-hours at worst; "
-            "not gpu: no gpus asked for",
+            "not gpu: no gpus requested",
         ),
         (
             Resources(time=HOUR, cpus=40, prefer="cheapest"),
             "nodes",
             "nodes: 40 of its 56 cpus, the cheapest, 28 core-hours at worst; "
-            "not gpu: no gpus asked for",
+            "not gpu: no gpus requested",
         ),
-        (Resources(prefer="soonest"), "nodes", "nodes: the soonest, 1 min as a rule"),
+        (Resources(prefer="soonest"), "nodes", "nodes: the soonest, usually 1 min"),
     ],
 )
 def test_a_queue_is_chosen_by_what_it_offers_and_costs(
@@ -209,10 +209,10 @@ def test_a_queue_is_chosen_by_what_it_offers_and_costs(
 
 def test_of_every_other_queue_it_is_said_why_it_is_not_taken() -> None:
     assert route(Resources(time=HOUR, prefer="soonest", requires=("rhel9",)), LAB).others == (
-        "cpu: would do, but one waits 2 h there, not 1 min",
-        "gpu: no gpus asked for",
-        "big: no memory asked for, 256 GB at least, only for tasks that name it",
-        "spare: would do, but its jobs may be ended for others",
+        "cpu: also fits, but the usual wait is 2 h, not 1 min",
+        "gpu: no gpus requested",
+        "big: no memory requested, at least 256 GB, only for tasks that request it by name",
+        "spare: also fits, but its jobs may be preempted",
     )
 
 
@@ -226,7 +226,7 @@ def test_of_every_other_queue_it_is_said_why_it_is_not_taken() -> None:
         (
             Resources(requires=("huge",), memory=300 * GB),
             "no queue of site 'lab' takes 1 cpu, 300 GB, huge; nearest is 'cpu': no huge; "
-            "'big' would, if a task names it",
+            "'big' would, if requested by name",
         ),
         (
             Resources(software=("fsl>=7",)),
@@ -250,7 +250,7 @@ def test_an_impossible_demand_names_the_nearest_queue_and_what_it_lacks(
 
 
 def test_what_a_job_must_say_is_asked_for_before_it_is_submitted() -> None:
-    with pytest.raises(ConfigError, match="wants every job to say its time; type --time"):
+    with pytest.raises(ConfigError, match="requires every job to name its time; use --time"):
         route(
             Resources(),
             replace(LAB, mandatory=("account", "time"), defaults=Defaults(account="ada")),
@@ -299,7 +299,7 @@ def test_the_newest_version_within_the_bounds_is_taken(demand: str, found: str |
 
 def test_without_a_catalogue_software_is_taken_at_its_word() -> None:
     chosen = route(Resources(software=("fsl>=6",)), Site(name="bare"))
-    assert chosen.why.endswith("; fsl>=6: taken at its word, as the site lists no software")
+    assert chosen.why.endswith("; fsl>=6: not checked, because the site lists no software")
 
 
 @pytest.mark.parametrize(

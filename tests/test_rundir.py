@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import pickle
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import until
 
+from hpcpipe.cli import main
 from hpcpipe.errors import LockHeld, ResultError, UsageError
-from hpcpipe.rundir import RunDir, read_pickle, write_pickle, write_whole
+from hpcpipe.store.outcomes import Store
+from hpcpipe.store.rundir import RunDir, age, elapsed, read_pickle, write_pickle, write_whole
+from hpcpipe.worker.claim import sign as sign_claim
+from hpcpipe.worker.outcome import seal
 
 
 def other_python(rundir: RunDir, body: str, *arguments: object) -> subprocess.Popen[bytes]:
     """Start another client, which has ``rundir`` and ``args``."""
-    head = (
-        "import sys; from pathlib import Path; from hpcpipe.rundir import RunDir; import os, time\n"
-    )
+    head = "import os, sys, time; from pathlib import Path\n"
+    head += "from hpcpipe.store.rundir import RunDir\n"
     head += "rundir, args = RunDir(Path(sys.argv[1])), sys.argv[2:]\n"
     words = [str(rundir.folder), *map(str, arguments)]
     return subprocess.Popen([sys.executable, "-c", head + body, *words])
@@ -65,7 +72,7 @@ def test_folders_and_files_are_their_owners_alone(rundir: RunDir) -> None:
         write_pickle(rundir.asked, 1)
     finally:
         os.umask(before)
-    folders = [rundir.home, *rundir.home.iterdir()]
+    folders = [rundir.folder, rundir.home, *rundir.home.iterdir()]
     assert {path.stat().st_mode & 0o077 for path in folders} == {0}
 
 
@@ -128,18 +135,50 @@ def test_a_pickle_of_another_user_is_never_loaded(
 
 
 def test_one_look_tells_what_lies_in_a_nodes_results(rundir: RunDir) -> None:
-    folder = rundir.results / "node"
+    store = Store(rundir)
+    folder = store.folder("node")
     folder.mkdir()
     names = ["a.pkl", "b.node-1.err", "b.node-2.err", "c.claim", "c.node.v2-3.err", ".part", "x"]
     for name in names:
-        (folder / name).touch()
-    listing = rundir.list_results("node")
-    assert (set(listing.good), set(listing.claims)) == ({"a"}, {"c"})
+        (folder / name).write_bytes(seal("a", True, b"value"))
+    listing = store.has(["node"])["node"]
+    assert (set(listing.succeeded), set(listing.claims)) == ({"a"}, {"c"})
     assert {key: set(batches) for key, batches in listing.errors.items()} == {
         "b": {"node-1", "node-2"},
         "c": {"node.v2-3"},
     }
-    assert rundir.list_results("no such node").good == frozenset()
+    assert store.has(["none"])["none"].succeeded == frozenset()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_second_person_is_told_whose_run_it_is() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        rundir = RunDir(Path(folder, "run"))
+        rundir.create()
+        rundir.folder.chmod(0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UsageError, match="this run belongs to user id 0"):
+                assert rundir.exists
+            assert not RunDir(Path(folder, "other")).exists
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_run_whose_owner_may_not_open_it_is_not_said_to_be_absent() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        os.seteuid(65534)
+        try:
+            rundir = RunDir(Path(folder, "run"))
+            rundir.create()
+            rundir.home.chmod(0)
+            with pytest.raises(UsageError, match=rf"type: chmod u\+rwx {rundir.home}"):
+                assert rundir.exists
+        finally:
+            os.seteuid(0)
 
 
 # The lock
@@ -186,7 +225,7 @@ def test_a_lock_whose_holder_was_killed_is_taken_over(rundir: RunDir, tmp_path: 
 def test_a_lock_whose_holder_was_killed_before_it_could_sign_is_taken_over(
     rundir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcpipe.rundir._SIGN_SECONDS", 0.1)
+    monkeypatch.setattr("hpcpipe.store.rundir._SIGN_SECONDS", 0.1)
     rundir.lock_file.touch()
     with rundir.lock(wait=5):
         assert f"process {os.getpid()} " in rundir.holder()
@@ -196,10 +235,68 @@ def test_a_lock_whose_holder_was_killed_before_it_could_sign_is_taken_over(
 
 
 def test_a_lock_of_another_host_is_never_broken(rundir: RunDir) -> None:
-    rundir.lock_file.write_text("1\nelsewhere\n")
-    with pytest.raises(LockHeld, match="process 1 on elsewhere"), rundir.lock(wait=0.2):
+    rundir.lock_file.write_text("elsewhere boot pidns 1 1 0 77 \n")
+    with (
+        pytest.raises(LockHeld, match="process 1 on elsewhere, job 77"),
+        rundir.lock(wait=0.2),
+    ):
         pass
-    assert rundir.lock_file.read_text() == "1\nelsewhere\n"
+    rundir.unlock(sure=True)
+    assert rundir.holder() == ""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_a_lock_held_in_a_container_is_never_broken(rundir: RunDir) -> None:
+    host, boot, _ = sign_claim().split(" ")[:3]
+    text = f"{host} {boot} pid:[1] 4194304 1 0 - \n"
+    rundir.lock_file.write_text(text)
+    with pytest.raises(LockHeld), rundir.lock(wait=0.1):
+        pass
+    assert (rundir.is_held(), rundir.lock_file.read_text()) == (True, text)
+    with pytest.raises(LockHeld, match="cannot be seen from here; if it is surely gone"):
+        rundir.unlock(sure=False)
+    assert rundir.lock_file.read_text() == text
+
+
+@pytest.mark.parametrize("damaged", ["", "cut", "a b c d e f g h\n"])
+def test_a_lock_that_names_nobody_can_be_broken(rundir: RunDir, damaged: str) -> None:
+    rundir.lock_file.write_text(damaged)
+    rundir.unlock(sure=True)
+    assert not rundir.lock_file.exists()
+
+
+@pytest.mark.parametrize("written", [0, None])
+def test_a_lock_on_a_full_disk_is_refused_by_name_and_not_left(
+    rundir: RunDir, monkeypatch: pytest.MonkeyPatch, written: int | None
+) -> None:
+    def write(*_: object) -> int:
+        if written is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match=r"No space left on device: .*/lock'"), rundir.lock():
+        pass
+    assert not rundir.lock_file.exists()
+
+
+def test_a_lock_is_not_broken_while_its_holder_lives_here(rundir: RunDir) -> None:
+    with rundir.lock():
+        with pytest.raises(LockHeld, match=f"process {os.getpid()} .* still running on this host"):
+            rundir.unlock(sure=True)
+        assert rundir.is_held()
+    assert not rundir.is_held()
+
+
+@pytest.mark.parametrize(("ahead", "old"), [(-600, 600), (600, 600), (1, 1)])
+def test_a_time_far_in_the_future_is_as_much_out_of_date_as_one_long_past(
+    rundir: RunDir, ahead: float, old: float
+) -> None:
+    rundir.lock_file.touch()
+    os.utime(rundir.lock_file, times=(time.time() + ahead,) * 2)
+    assert abs(age(rundir.lock_file) - old) < 60
+    assert elapsed(100 + ahead, 100) == old
+    assert age(rundir.home / "none") == math.inf
 
 
 COUNT = """
@@ -217,3 +314,23 @@ def test_two_clients_never_hold_the_lock_at_once(rundir: RunDir, tmp_path: Path)
     clients = [other_python(rundir, COUNT, tmp_path / "counter") for _ in range(3)]
     assert [client.wait(30) for client in clients] == [0, 0, 0]
     assert (tmp_path / "counter").read_text() == "60"
+
+
+@pytest.mark.parametrize("name", ["/run/.hpcpipe/lock", None])
+def test_a_command_that_the_machine_refuses_a_file_says_which_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str | None
+) -> None:
+    number = errno.ENOSPC
+
+    def refuse(_: str | None) -> None:
+        raise OSError(number, os.strerror(number), name)
+
+    monkeypatch.setattr("hpcpipe.cli.looking.find_run", refuse)
+    with pytest.raises(SystemExit, match="1"):
+        main(["status"])
+    where = f"{name}: " if name else ""
+    said = f"hpcpipe: {where}No space left on device (hpcpipe --debug … shows more)\n"
+    said += "Free some space, then type the same command again: nothing is lost.\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(OSError, match="No space left"):
+        main(["--debug", "status"])

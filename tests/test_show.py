@@ -12,12 +12,18 @@ from typing import Any
 
 import pytest
 
-from hpcpipe.axes import Axis
-from hpcpipe.ledger import Submission
-from hpcpipe.model import JobEnd, Reason, Resources, State
-from hpcpipe.record import DIRECT, BatchRecord, NodeRecord, RunRecord
-from hpcpipe.show import change_lines, explain_lines, report_json, status_lines
-from hpcpipe.status import Place, Report, Task
+from hpcpipe.graph.axes import Axis
+from hpcpipe.jobs import JobEnd, Reason, State
+from hpcpipe.resources import Resources
+from hpcpipe.status.instances import ElementId
+from hpcpipe.status.places import Place
+from hpcpipe.status.report import Report
+from hpcpipe.status.state import Task
+from hpcpipe.store.ledger import Submission
+from hpcpipe.store.plan import NodeRecord
+from hpcpipe.store.record import BatchRecord, RunRecord
+from hpcpipe.views.status import change_lines, explain_lines, report_json, status_lines
+from hpcpipe.views.text import Size
 
 NOW = 1_800_000_000.0
 ASKED = Resources(cpus=1, memory=4096, time=7200)
@@ -28,13 +34,13 @@ Counts = Mapping[State, int]
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcpipe.show.time", SimpleNamespace(time=lambda: NOW))
+    monkeypatch.setattr("hpcpipe.views.status.time", SimpleNamespace(time=lambda: NOW))
 
 
 def report(counts: Mapping[str, Counts], tasks: Sequence[Task] = (), **more: Any) -> Report:
-    """Make a report of counts by node, and tasks that are not good."""
+    """Return a report of counts by node, and tasks that have not succeeded."""
     axes = (Axis("subject", ("SAD01",)),)
-    nodes = {name: NodeRecord(name, axes, b"", (), ASKED, None) for name in counts}
+    nodes = {name: NodeRecord(name, axes, b"", (), ASKED) for name in counts}
     record = RunRecord(3, "spm", {}, "/", "lab", "slurm", {}, 15, 30, nodes, {})
     counters = {name: Counter(of) for name, of in counts.items()}
     return Report(record, counters, tasks, **{"asked": None, **more})
@@ -54,14 +60,14 @@ def blocked(name: str, by: str) -> Task:
 
 
 def placed(element: str, attempt: int = 1, hint: str = "") -> Place:
-    """Say where a task was submitted."""
+    """Return where a task was submitted."""
     why = "short: 2 h fits its 4 h limit"
     batch = BatchRecord("normalize-0a1b2c3d", ("normalize",), b"", None, ASKED, "short", why)
     submission = Submission(batch.id, 3, "token", NOW, held=False, job="4712", hint=hint)
-    return Place(batch, 54, element, submission, attempt)
+    return Place(batch, 54, ElementId("slurm:alps", element), submission, attempt)
 
 
-GOOD = report(
+SUCCEEDED = report(
     {"coregister": {State.DONE: 69}, "normalize": {State.DONE: 69}, "smooth": {State.DONE: 207}}
 )
 RUNNING = report(
@@ -116,11 +122,11 @@ INTERRUPTED = report(
     adrift=3,
 )
 NOTHING = report({"normalize": {State.WAITING: 69}}, adrift=1)
+NO_SLURM = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n(squeue)"
 UNREACHABLE = report(
     {"normalize": {State.DONE: 12, State.UNKNOWN: 57}},
-    [task("normalize/SAD13", State.UNKNOWN, Reason.UNREACHABLE, "…")],
+    [task("normalize/SAD13", State.UNKNOWN, Reason.UNREACHABLE, NO_SLURM)],
     asked=NOW - 3700,
-    trouble="slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n(squeue)",
 )
 REFUSED = report(
     {"normalize": {State.FAILED: 69}, "smooth": {State.FAILED: 207}},
@@ -135,8 +141,21 @@ REFUSED = report(
         for n in range(size)
     ],
 )
+FORTY = report(
+    {
+        **{f"register_{n}": {State.DONE: 10} for n in range(20)},
+        **{f"model_{n}": {State.DONE: 5, State.FAILED: 1, State.QUEUED: 4} for n in range(10)},
+        **{f"group_{n}": {State.BLOCKED: 1} for n in range(10)},
+    },
+    [
+        *(failed(f"model_{n}/SAD01", Reason.ERROR, f"ValueError: row {n}") for n in range(10)),
+        *(task(f"model_{n}/SAD02", State.QUEUED, None, "Priority") for n in range(10)),
+        *(blocked(f"group_{n}", f"model_{n}/SAD01") for n in range(10)),
+    ],
+)
 SCREENS = {
-    "finished": GOOD,
+    "forty-nodes": FORTY,
+    "finished": SUCCEEDED,
     "running": RUNNING,
     "failed-by-several-causes": FAILED,
     "ten-thousand-in-one-line": MANY,
@@ -148,7 +167,7 @@ SCREENS = {
 
 
 def fits(lines: Sequence[str]) -> str:
-    """Give lines as one text, which fits a small terminal."""
+    """Return lines as one text; it must fit a small terminal."""
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     return "\n".join(lines) + "\n"
@@ -172,6 +191,19 @@ def test_the_status_of_100_000_tasks_fits_one_screen() -> None:
     lines = [*status_lines(report({**nodes, **last}, [*bad, *after, *waits], asked=NOW))]
     fits(lines)
     assert len(lines) > 15
+
+
+def test_the_live_view_has_a_bar_for_each_node(golden: Golden) -> None:
+    frames = [fits([*status_lines(at, bars=True)]) for at in (RUNNING, FORTY)]
+    golden("screens/live.txt", "--\n".join(frames))
+
+
+def test_a_high_or_a_wide_terminal_is_used() -> None:
+    high = [*status_lines(FORTY, size=Size(80, 60))]
+    assert sum(line.startswith(("register_", "model_", "group_")) for line in high) == 40
+    assert high == [*status_lines(FORTY, whole=True)]
+    wide = "\n".join(status_lines(REFUSED, size=Size(200, 24)))
+    assert "Batch job submission failed: Invalid account or account/partition\n" in wide
 
 
 # One task
@@ -198,9 +230,9 @@ EXPLAINED: dict[str, tuple[Task, Report, dict[str, Any]]] = {
         {},
     ),
     "blocked": (CAUSES[-2], FAILED, {}),
-    "good": (
+    "succeeded": (
         task("normalize/SAD01", State.DONE, None, outcome={"wall": 0.25, "max_memory": 300}),
-        GOOD,
+        SUCCEEDED,
         {"result": ["hpcpipe results normalize/SAD01"], "log": Path("out")},
     ),
 }
@@ -209,12 +241,6 @@ EXPLAINED: dict[str, tuple[Task, Report, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_an_explanation_is_as_it_was(name: str, golden: Golden) -> None:
     golden(f"screens/explain-{name}.txt", fits([*explain_lines(*EXPLAINED[name])]))
-
-
-def test_calls_that_ran_out_of_something_are_made_again_with_more_of_it() -> None:
-    ran = replace(FAILED, record=FAILED.record._replace(source={DIRECT: True}))
-    last = [*explain_lines(failed("normalize/SAD07", Reason.MEMORY), ran, {})][-1]
-    assert last.startswith("Ask for more of what it ran out of, then make the calls again from")
 
 
 # For pipes and scripts
@@ -265,4 +291,4 @@ def test_json_counts_by_node_and_state_and_tells_all_of_a_failure() -> None:
 def test_every_golden_screen_is_one_of_a_case(pytestconfig: pytest.Config) -> None:
     folder = pytestconfig.rootpath / "tests" / "golden" / "screens"
     cases = {f"status-{name}" for name in SCREENS} | {f"explain-{name}" for name in EXPLAINED}
-    assert {file.stem for file in folder.iterdir()} == cases | {"piped"}
+    assert {file.stem for file in folder.iterdir()} == cases | {"piped", "live"}

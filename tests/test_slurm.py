@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from contract.harness import Cluster
+from fakes import ends_of
 
-from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, JobStatus, Reason, State
+from hpcpipe.errors import SchedulerError, SubmitUnclear
+from hpcpipe.jobs import After, JobStatus, Reason, State
 from hpcpipe.schedulers.base import Done
-from hpcpipe.schedulers.slurm import Slurm, spread
+from hpcpipe.schedulers.slurm import Slurm
+from hpcpipe.schedulers.slurm.sacct import spread
 
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "slurm"
 NO_ACCOUNTING = "Slurm accounting storage is disabled"
@@ -31,7 +33,7 @@ def slurm(*answers: tuple[int, str, str]) -> Slurm:
 
 
 def test_the_accounting_tells_each_end_apart() -> None:
-    ends = slurm((0, (OUTPUTS / "sacct.txt").read_text(), "")).account(["62"], 0)
+    ends = ends_of(slurm((0, (OUTPUTS / "sacct.txt").read_text(), "")), "62")
     assert {job: (end.reason, end.signal, end.max_memory) for job, end in ends.items()} == {
         "62": (Reason.TIME, None, 3),
         "105_1": (Reason.CANCELLED, None, 3),
@@ -46,7 +48,7 @@ def test_the_accounting_tells_each_end_apart() -> None:
 def test_without_accounting_the_controllers_memory_is_read() -> None:
     text = (OUTPUTS / "scontrol.txt").read_text()
     adapter = slurm((1, "", NO_ACCOUNTING), (0, text, ""))
-    ends = adapter.account(["26562", "26786", "26546", "26543"], 0)
+    ends = ends_of(adapter, "26562", "26786", "26546", "26543")
     assert {job: (end.reason, end.exit_code, end.wall) for job, end in ends.items()} == {
         "26562_0": (None, 0, 0.0),
         "26786_4": (Reason.EXIT, 3, 0.0),
@@ -79,13 +81,13 @@ def test_one_cluster_of_several_is_named_in_every_question() -> None:
     def run(argv: Sequence[str], cwd: Path | None) -> Done:
         del cwd
         asked.append(tuple(argv))
-        rows = "CLUSTER: abel\n7|RUNNING|None\n" if "squeue" in argv else ""
+        rows = "CLUSTER: abel\n7|RUNNING|None|N/A\n" if "squeue" in argv else ""
         return Done(tuple(argv), 0, rows)
 
     adapter = Slurm(run, cluster="abel", cancels=2)
     assert adapter.poll(["7"]) == {"7": JobStatus(State.RUNNING, "RUNNING")}
     adapter.find(["token"])
-    adapter.account(["7"], 0)
+    ends_of(adapter, "7")
     adapter.release(["7", "8"])
     adapter.cancel(["7", "8", "9"])
     assert all("-M abel" in " ".join(words) for words in asked)
@@ -170,7 +172,7 @@ def test_a_task_is_told_of_its_time_limit_before_it_comes(slurm: Cluster) -> Non
     ("answer", "job"),
     [((0, "4711\n", ""), "4711"), ((0, "a plugin's chatter\n4711;lab\n", ""), "4711")],
 )
-def test_the_id_is_the_last_line_of_what_sbatch_prints(
+def test_the_id_is_read_from_whichever_line_of_what_sbatch_prints(
     answer: tuple[int, str, str], job: str
 ) -> None:
     assert slurm(answer).submit(Path("run/batches/x.sh"), token="t") == job
@@ -179,14 +181,13 @@ def test_the_id_is_the_last_line_of_what_sbatch_prints(
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ((0, "", ""), SchedulerError),
-        ((0, "Submitted, somehow", ""), SchedulerError),
+        ((0, "", ""), SubmitUnclear),
+        ((0, "Submitted, somehow", ""), SubmitUnclear),
         ((1, "", "sbatch: error: Invalid partition name specified"), SchedulerError),
-        ((1, "", "sbatch: error: Unable to contact slurm controller"), SchedulerUnavailable),
-        ((1, "", "sbatch: error: Batch job submission failed: Socket timed out"),
-         SchedulerUnavailable),
+        ((1, "", "sbatch: error: Unable to contact slurm controller"), SubmitUnclear),
+        ((1, "", "sbatch: error: Batch job submission failed: Socket timed out"), SubmitUnclear),
     ],
-)  # fmt: skip
+)
 def test_no_id_a_refusal_and_silence_are_three_things(
     answer: tuple[int, str, str], error: type[SchedulerError]
 ) -> None:

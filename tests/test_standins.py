@@ -9,8 +9,9 @@ from getpass import getuser
 from pathlib import Path
 
 import pytest
-from contract.dialects import HTCONDORS_STANDIN, PBS
+from contract.dialects import FLUX, HTCONDORS_STANDIN, PBS, Dialect
 from contract.harness import tried, until
+from standins import links
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "golden" / "outputs"
@@ -45,7 +46,7 @@ def typed(folder: Path, scheduler: str, line: str) -> subprocess.CompletedProces
     command, *words = shlex.split(line)
     env = {"STANDIN": str(folder / "standin"), "HOME": str(folder), "PATH": "/usr/bin:/bin"}
     return subprocess.run(
-        [HERE / "standins" / "bin" / scheduler / command, *words],
+        [links(scheduler, folder) / command, *words],
         cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -88,12 +89,24 @@ def test_after_an_array_pbs_goes_by_the_element_that_ended_last(run: Path) -> No
 def test_without_history_pbs_drops_what_comes_after_a_job_that_ended(run: Path) -> None:
     (run / "standin" / "no_history").touch()
     job = typed(run, "pbs", "qsub hello.sh").stdout.strip()
-    until(
-        lambda: "Unknown Job Id" in typed(run, "pbs", f"qstat -f -F json {job}").stderr, seconds=10
-    )
+    until(lambda: "Unknown Job Id" in typed(run, "pbs", f"qstat -f {job}").stderr, seconds=10)
     late = typed(run, "pbs", f"qsub -W depend=afterany:{job} ts.sh")
     assert (late.returncode, late.stdout) == (0, "2.pbshost\n")
-    assert "Unknown Job Id" in typed(run, "pbs", "qstat -f -F json 2").stderr
+    assert "Unknown Job Id" in typed(run, "pbs", "qstat -f 2").stderr
+
+
+def test_qdel_of_several_ids_of_which_one_has_no_record_crashes_the_server_of_pbs(
+    run: Path,
+) -> None:
+    jobs = [typed(run, "pbs", "qsub -h hello.sh").stdout.strip() for _ in range(2)]
+    assert typed(run, "pbs", f"qdel {jobs[0]} {jobs[1]}").returncode == 0
+    array = typed(run, "pbs", "qsub -h -J 1-3 hello.sh").stdout.strip()
+    element = array.replace("[]", "[2]")
+    assert typed(run, "pbs", f"qdel {element}").returncode == 0
+    assert f"Job Id: {array}\n" in typed(run, "pbs", "qstat -f").stdout
+    told = typed(run, "pbs", f"qdel {array} 99999")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "cannot connect to server" in typed(run, "pbs", "qstat -f").stderr
 
 
 def test_what_comes_after_an_array_with_a_failure_stays_held_by_torque(run: Path) -> None:
@@ -119,11 +132,84 @@ def test_a_job_too_big_for_the_cluster_is_named_and_cleared(tmp_path: Path) -> N
         words = ("map", "--site", "./big.toml", "--base-dir", "runs", "--name", "it")
         cluster.hpcpipe(*words, "--cpus", "16", "--", "echo", ":::", "a")
         [failed] = cluster.finish()["failures"]
-        assert (failed["state"], failed["reason"]) == ("failed", "refused by the scheduler")
-        assert failed["error"].startswith("Can Never Run: Insufficient amount of resource: ncpus")
+        assert (failed["state"], failed["reason"]) == ("failed", "can never start")
+        assert "Can Never Run: Insufficient amount of resource: ncpus" in failed["error"]
         cluster.hpcpipe(*words, "--cpus", "1", "--", "echo", ":::", "a")
         assert cluster.finish()["nodes"] == {"it": {"all": 1, "done": 1}}
-        assert not typed(tmp_path, "pbs", f"qselect -u {getuser()}").stdout
+        until(lambda: not typed(tmp_path, "pbs", f"qselect -u {getuser()}").stdout, seconds=10)
+
+
+CLOSED = """
+    import os
+    import time
+    from hpcpipe import Workflow, each, task
+
+    HERE = os.path.dirname(__file__)
+
+    @task(time="2m")
+    def first(x):
+        while not os.path.exists(HERE + "/go"):
+            time.sleep(0.1)
+        return x
+
+    @task(time="3m")
+    def second(x):
+        return x
+
+    wf = Workflow("wf", base_dir="runs")
+    wf.add(second, x=wf.add(first, x=each([1, 2], axis="i")))
+"""
+
+
+@pytest.mark.parametrize("dialect", [FLUX, PBS, HTCONDORS_STANDIN], ids=lambda one: one.name)
+def test_a_job_whose_log_cannot_be_opened_could_not_be_started(
+    tmp_path: Path, dialect: Dialect
+) -> None:
+    with tried(dialect, tmp_path) as cluster:
+        cluster.write("closed.py", CLOSED)
+        cluster.hpcpipe("submit", "closed.py")
+        logs = tmp_path / "runs/wf/.hpcpipe/logs"
+        until(lambda: [*logs.iterdir()], seconds=30)
+        logs.rename(logs.with_name("old"))
+        (tmp_path / "go").touch()
+        failures = cluster.finish()["failures"]
+        assert {one["task"]: one["reason"] for one in failures} == dict.fromkeys(
+            ("second/1", "second/2"), "could not be started"
+        )
+        assert "its log could not be written" in cluster.hpcpipe("explain", "second/1").stdout
+
+
+STUBBORN = "trap '' ALRM; trap 'echo {} >told; exit 3' TERM; while :; do sleep 0.1; done"
+
+
+@pytest.mark.parametrize("python", [False, True])
+def test_at_its_time_limit_on_flux_a_command_is_told_and_waited_for(
+    tmp_path: Path, python: bool
+) -> None:
+    """Flux sends ALRM to all of a job, which alone would end its script."""
+    with tried(FLUX, tmp_path) as cluster:
+        if python:
+            cluster.write(
+                "one.py",
+                f"""
+                import subprocess
+                from hpcpipe import Workflow, each, task
+
+                @task(time="2s")
+                def it(x):
+                    subprocess.run(["sh", "-c", {STUBBORN!r}], cwd={str(tmp_path)!r})
+
+                wf = Workflow("wf", base_dir="runs")
+                wf.add(it, x=each([1]))
+                """,
+            )
+            cluster.hpcpipe("submit", "one.py")
+        else:
+            words = ("map", "--base-dir", "runs", "--name", "it", "--time", "2s", "--", "sh", "-c")
+            cluster.hpcpipe(*words, f"cd {tmp_path}; {STUBBORN}", ":::", "1")
+        [failed] = cluster.finish()["failures"]
+        assert (failed["state"], failed["reason"]) == ("failed", "time limit")
+        assert python or (tmp_path / "told").exists()
 
 
 def test_what_htcondor_holds_for_its_time_is_told_and_removed_and_the_rest_goes_on(

@@ -16,13 +16,16 @@ import pytest
 from fakes import CANCELLED, HELD, QUEUED, RUNNING, FakeScheduler, Lab
 
 from hpcpipe import each
-from hpcpipe.asking import next_look
-from hpcpipe.cancel import cancel
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import JobEnd, JobStatus, Reason, State
-from hpcpipe.outcome import write_outcome
-from hpcpipe.rundir import RunDir
-from hpcpipe.status import Report, Task, make_report
+from hpcpipe.jobs import JobEnd, JobStatus, Reason, State
+from hpcpipe.status.diagnose import DAMAGED
+from hpcpipe.status.poll import next_look
+from hpcpipe.status.report import Report, make_report
+from hpcpipe.status.state import Task
+from hpcpipe.store.rundir import RunDir
+from hpcpipe.submit.cancel import cancel
+from hpcpipe.worker.claim import sign
+from hpcpipe.worker.outcome import write_outcome
 
 POLL, SETTLE = 10, 30  # seconds
 KIB = 1024  # in a MiB
@@ -69,7 +72,8 @@ RULES: dict[str, tuple[Facts, State, Reason | None, str]] = {
     "an exception": (Facts(None, {"error": "KeyError: 1"}), FAILED, Reason.ERROR, "KeyError: 1"),
     "an exit code": (Facts(None, {"error": "exit 3", "exit": 3}), FAILED, Reason.EXIT, "exit 3"),
     "a fault": (Facts(None, killed(11)), FAILED, Reason.SIGNAL, "killed by signal 11"),
-    "an outcome cut short": (Facts(None, {}), FAILED, Reason.ERROR, "its outcome cannot be read"),
+    "an outcome cut short": (
+        Facts(None, {}), FAILED, Reason.DAMAGED, f"it failed, and {DAMAGED[2]}"),
     "an outcome, and still running": (
         Facts(RUNNING, {"error": "exit 3", "exit": 3}), FAILED, Reason.EXIT, "exit 3"),
     # A signal tells an end, and the accounting whose.
@@ -78,18 +82,27 @@ RULES: dict[str, tuple[Facts, State, Reason | None, str]] = {
         Facts(None, killed(9, max_memory=5 * KIB), SETTLE), FAILED, Reason.SIGNAL,
         "killed by signal 9"),
     "killed, and nobody can be asked": (
-        Facts(None, killed(9), down=True), FAILED, Reason.SIGNAL, "killed by signal 9"),
+        Facts(None, killed(9), down=True), UNKNOWN, Reason.UNREACHABLE,
+        "squeue: no answer"),
     "out of memory by the accounting": (
         Facts(OOM, killed(9, max_memory=5 * KIB)), FAILED, Reason.MEMORY, "used 990 MB of 1000 MB"),
     "out of memory by its own measure": (
         Facts(None, killed(9, max_memory=950 * KIB), SETTLE), FAILED, Reason.MEMORY,
         "used 950 MB of 1000 MB"),
+    "out of memory by its own measure, and terminated": (
+        Facts(None, {**TERMINATED, "max_memory": 4080 * KIB, "wall": 598.0}, SETTLE), FAILED,
+        Reason.MEMORY, "used 4 GB of 1000 MB"),
     "time limit by the accounting": (
         Facts(end("TIMEOUT", Reason.TIME), TERMINATED), FAILED, Reason.TIME, "TIMEOUT on node7"),
     "time limit by its own clock": (
         Facts(None, {**TERMINATED, "wall": 598.0}, SETTLE), FAILED, Reason.TIME, "terminated"),
+    "time limit by its own clock, and signalled along": (
+        Facts(None, killed(15, wall=598.0), SETTLE), FAILED, Reason.TIME, "killed by signal 15"),
     "terminated, and no more is known": (
         Facts(None, {**TERMINATED, "wall": 5.0}, SETTLE), FAILED, Reason.SIGNAL, "terminated"),
+    "preempted while it ran": (
+        Facts(JobEnd("PREEMPTED", Reason.PREEMPTED), TERMINATED), FAILED, Reason.PREEMPTED,
+        "PREEMPTED"),
     "scancelled while it ran": (
         Facts(CANCELLED, TERMINATED), State.CANCELLED, Reason.CANCELLED, CANCELLED.native),
     "cancelled by us while it ran": (
@@ -176,8 +189,9 @@ def report_of(lab: Lab, facts: Facts) -> Report:
 
 def put(rundir: RunDir, place: Path, outcome: Mapping[str, Any]) -> None:
     """Write an outcome."""
-    part = rundir.results / "part"
-    write_outcome(str(part), str(place), {"ok": False, **outcome}, dumps(None))
+    part = rundir.home / "results" / "part"
+    key = place.name.partition(".")[0]
+    write_outcome(str(part), str(place), key, False, {"ok": False, **outcome}, dumps(None))
 
 
 def raising(error: Exception, at: str = "") -> Callable[[str], None]:
@@ -200,7 +214,8 @@ def test_the_state_follows_from_the_facts(
     lab: Lab, facts: Facts, state: State, reason: Reason | None, words: str
 ) -> None:
     [task] = report_of(lab, facts).tasks
-    assert (task.state, task.reason, task.words) == (state, reason, words)
+    said = task.words.partition(" (log: ")[0]  # of one that could not be started
+    assert (task.state, task.reason, said) == (state, reason, words)
 
 
 def test_an_accounting_that_lags_is_awaited_though_files_settle_sooner(lab: Lab) -> None:
@@ -229,6 +244,7 @@ def named(tasks: list[Task]) -> dict[str, tuple[State, str]]:
 
 def test_what_needs_a_failed_task_is_blocked_all_the_way_down(chain: Lab) -> None:
     put(chain.rundir, chain.find("first/A").bad, {"error": "exit 3", "exit": 3})
+    chain.scheduler.says["1_0"] = RUNNING  # about to end
     chain.scheduler.says |= dict.fromkeys(("2_0", "3_0", "4"), CANCELLED)
     report = make_report(chain.rundir)
     assert named(report.failures) == {
@@ -243,6 +259,7 @@ def test_what_needs_a_failed_task_is_blocked_all_the_way_down(chain: Lab) -> Non
 
 def test_a_job_that_can_never_start_is_blocked_though_it_is_in_the_queue(chain: Lab) -> None:
     put(chain.rundir, chain.find("first/A").bad, {"error": "exit 3", "exit": 3})
+    chain.scheduler.says["1_0"] = RUNNING  # about to end
     never = JobStatus(State.BLOCKED, "PENDING", "DependencyNeverSatisfied")
     chain.scheduler.says["2_0"] = never
     assert named(make_report(chain.rundir).failures)["second/A"][0] is State.BLOCKED
@@ -250,6 +267,7 @@ def test_a_job_that_can_never_start_is_blocked_though_it_is_in_the_queue(chain: 
 
 def test_a_task_mended_by_a_second_submission_is_judged_by_that_alone(chain: Lab) -> None:
     put(chain.rundir, chain.find("first/A").bad, {"error": "exit 3", "exit": 3})
+    chain.scheduler.says["1_0"] = RUNNING  # about to end
     chain.scheduler.cancel(["1", "2", "3", "4"])
     chain.submit()
     report = make_report(chain.rundir)
@@ -335,10 +353,11 @@ def test_a_client_that_was_killed_while_it_asked_keeps_nobody_from_asking(chain:
     # Of a process of this host it is known at once.
     ended = subprocess.Popen(["true"])
     ended.wait()
-    chain.rundir.asking.write_text(f"{ended.pid} {os.uname().nodename}")
+    mine = sign().split(" ")
+    chain.rundir.asking.write_text(" ".join([*mine[:3], str(ended.pid), *mine[4:]]))
     make_report(chain.rundir, now=now + 4 * POLL)
     assert asked(fake) == ["poll"]
-    chain.rundir.asking.write_text(f"{os.getpid()} {os.uname().nodename}")
+    chain.rundir.asking.write_text(" ".join(mine))
     make_report(chain.rundir, now=now + 6 * POLL)
     assert asked(fake) == []
 
@@ -348,7 +367,7 @@ def test_a_client_that_ends_before_it_can_sign_keeps_nobody_from_asking(
 ) -> None:
     fake, now = chain.scheduler, time.time()
     with monkeypatch.context() as patch:
-        patch.setattr("hpcpipe.rundir.os.write", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr("hpcpipe.store.rundir.os.write", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make_report(chain.rundir, now=now)
     asked(fake)
@@ -376,7 +395,7 @@ def test_an_answer_that_is_coming_is_waited_for_where_there_is_none(
     def arrive(_: float) -> None:
         chain.rundir.asked.write_bytes(answer)
 
-    monkeypatch.setattr("hpcpipe.asking.time.sleep", arrive)
+    monkeypatch.setattr("hpcpipe.status.poll.time.sleep", arrive)
     assert make_report(chain.rundir, now=now + 1).asked == now
     assert asked(fake) == []
 
@@ -433,7 +452,7 @@ def test_doubts_about_signals_wait_for_the_interval_while_others_run_but_not_at_
     put(lab.rundir, lab.find("work/2").bad, killed(9))
     del fake.says["1_1"]
     report = make_report(lab.rundir, now=now + 2)
-    assert asked(fake) == ["account"]
+    assert asked(fake) == ["poll", "account"]  # has it left the queue? how did it end?
     assert [task.reason for task in report.tasks] == [Reason.MEMORY, None]
     make_report(lab.rundir, now=now + 3)
     assert asked(fake) == []
@@ -489,7 +508,7 @@ def test_what_is_still_in_the_queue_is_cancelled_though_its_task_is_done(lab: La
 def test_what_can_never_start_is_taken_out_of_the_queue(chain: Lab) -> None:
     chain.submit()
     chain.scheduler.says["1_1"] = JobStatus(FAILED, "Eqw", "can't chdir")
-    make_report(chain.rundir)
+    make_report(chain.rundir, fresh=True)
     assert chain.scheduler.says["1_1"] == CANCELLED
     report = make_report(chain.rundir, fresh=True)
     assert {task.name: task.reason for task in report.tasks}["first/B"] is Reason.START

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import CANCELLED, LIVE, QUEUED, RUNNING, Lab
+from deadly import Deadly, Killed, make_deadly, skip_naps
+from fakes import CANCELLED, HELD, LIVE, QUEUED, RUNNING, Lab, until
 
 from hpcpipe import each
-from hpcpipe.adopting import adopt
 from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
-from hpcpipe.ledger import Ledger
-from hpcpipe.model import After, JobStatus, Reason, State
-from hpcpipe.record import read_record
-from hpcpipe.rundir import write_whole
-from hpcpipe.status import make_report
-
-Deadly = Callable[..., int]
+from hpcpipe.jobs import After, JobEnd, JobStatus, Reason, State
+from hpcpipe.resources import Resources
+from hpcpipe.run import retry, submit
+from hpcpipe.status.report import make_report
+from hpcpipe.store.ledger import Ledger
+from hpcpipe.store.record import read_record
+from hpcpipe.submit.cancel import cancel
+from hpcpipe.submit.recover import recover
 
 
 @pytest.fixture(autouse=True)
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Note what would have been waited for, and let nothing wait."""
-    naps: list[float] = []
-    clock = SimpleNamespace(time=time.time, sleep=naps.append)
-    monkeypatch.setattr("hpcpipe.submit.time", clock)
-    monkeypatch.setattr("hpcpipe.adopting.time", clock)
-    monkeypatch.setattr("hpcpipe.adopting._IN_DOUBT", -1.0)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    return naps
+    return skip_naps(monkeypatch)
 
 
 @pytest.fixture
@@ -54,16 +45,20 @@ def four(lab: Lab) -> Lab:
 
 
 def live_tasks(lab: Lab) -> Counter[str]:
-    """Count, by node and key, the tasks of all elements that the scheduler has."""
+    """Count, by node and key, the tasks of all elements that the scheduler has, and that will not
+    end at once as they were cancelled."""
+    barred = lab.store.list_cancelled()
     history = Ledger(lab.rundir.ledger).read()
     records = [read_record(lab.rundir, run["run"]) for run in history.runs]
     batches = {batch.id: batch for record in records for batch in record.batches.values()}
     fake = lab.scheduler
     return Counter(
-        f"{job.node} {key}"
+        f"{node} {key}"
         for name, job in fake.jobs.items()
-        for _, key, index in batches[job.batch].tasks()
-        if fake.says[fake.element(name, index)] in LIVE
+        for node, key, index in batches[job.batch].tasks()
+        if fake.says.get(fake.element(name, index)) in LIVE
+        for cancelled in [barred.get(job.batch, set())]
+        if cancelled is not None and index not in cancelled
     )
 
 
@@ -123,9 +118,13 @@ def test_all_that_a_job_needs_is_on_disk_before_it_is_submitted(four: Lab) -> No
         intent = Ledger(four.rundir.ledger).read().submissions[newest.batch]
         assert (intent.job, intent.token, intent.held) == (None, newest.token, newest.held)
         record = read_record(four.rundir, 1)
-        assert {folder.name for folder in four.rundir.results.iterdir()} == {*record.nodes}
+        assert {folder.name for folder in (four.rundir.home / "results").iterdir()} == {
+            *record.nodes
+        }
         made = {path.name for path in four.rundir.batches.iterdir()}
-        assert made == {f"{batch}{end}" for batch in record.batches for end in (".sh", ".tasks")}
+        scripts = {f"{batch}{end}" for batch in record.batches for end in (".sh", ".tasks")}
+        assert {name for name in made if not name.endswith(".env")} == scripts
+        assert len(made) == len(scripts) + 1  # the environment, the same for all
         assert newest.batch in record.batches
 
     four.scheduler.hook = look
@@ -144,56 +143,10 @@ def test_a_plan_that_fails_leaves_nothing_behind(four: Lab) -> None:
 # Killed, and submitted again
 
 
-class Killed(BaseException):
-    """A client's death."""
-
-
 @pytest.fixture
 def deadly(four: Lab, monkeypatch: pytest.MonkeyPatch) -> Deadly:
-    """Submit, dying at a step between lock and last line; give how many steps there were.
-
-    A step ends with a file in its place, the half or the whole of a line in the ledger, or a job
-    submitted or released. What may begin to run does so meanwhile.
-    """
-    steps: Iterator[int] = count()
-    dies: int | None = None
-
-    def step(name: str = "released") -> None:
-        if name in ("submitted", "released") and next(steps) == dies:
-            raise Killed
-
-    append = Ledger.append
-
-    def append_and_die(ledger: Ledger, event: str, **facts: Any) -> None:
-        before = ledger.path.stat().st_size if ledger.path.exists() else 0
-        append(ledger, event, **facts)
-        try:
-            step()
-        except Killed:
-            os.truncate(ledger.path, (before + ledger.path.stat().st_size) // 2)
-            raise
-        step()
-
-    def write_and_die(path: Path, data: bytes, mode: int = 0o600) -> None:
-        write_whole(path, data, mode)
-        step()
-
-    def submit(at: int | None = None) -> int:
-        nonlocal steps, dies
-        steps, dies = count(), at
-        four.scheduler.hook = step
-        with suppress(Killed):
-            four.submit()
-        for name, job in four.scheduler.jobs.items():
-            for one in (name, f"{name}_0"):
-                if not job.after and four.scheduler.says.get(one) == QUEUED:
-                    four.scheduler.says[one] = RUNNING
-        return next(steps)
-
-    monkeypatch.setattr(Ledger, "append", append_and_die)
-    monkeypatch.setattr("hpcpipe.submit.write_whole", write_and_die)
-    monkeypatch.setattr("hpcpipe.rundir.write_whole", write_and_die)
-    return submit
+    """Submit or do else, dying at a step; see `deadly.make_deadly`."""
+    return make_deadly(four, monkeypatch)
 
 
 def test_killed_anywhere_the_same_command_completes_and_doubles_nothing(
@@ -220,6 +173,84 @@ def test_killed_again_and_again_a_little_later_each_time_it_still_completes(
         at += 1
     check_complete(four)
     assert at > 10
+
+
+@pytest.fixture
+def restore(four: Lab, tmp_path: Path) -> Callable[[], None]:
+    """Have the four batches submitted and partly run, and give what puts them back to that: one
+    task has run out of memory, so that its followers never began; all others of arrays are done."""
+    fake = four.scheduler
+    submit(four.workflow, site=four.site, resources=Resources.parse(memory="100M"))
+    for name in ("start/1", "start/3", "go_on/1", "go_on/3"):
+        assert four.run(name).status == 0
+    never = JobEnd("DependencyNeverSatisfied", Reason.UPSTREAM)
+    ends = {one: JobEnd("COMPLETED", None) for one in fake.says} | {"2_1": never, "3": never}
+    fake.says = {**ends, "1_1": JobEnd("OUT_OF_MEMORY", Reason.MEMORY), "4": QUEUED}
+    jobs, says = dict(fake.jobs), dict(fake.says)
+    saved = shutil.copytree(four.rundir.folder, tmp_path / "saved")
+
+    def restore() -> None:
+        shutil.rmtree(four.rundir.folder)
+        shutil.copytree(saved, four.rundir.folder)
+        fake.jobs, fake.says = dict(jobs), dict(says)
+
+    return restore
+
+
+def test_retry_killed_anywhere_and_typed_again_runs_again_once_what_failed(
+    four: Lab, deadly: Deadly, restore: Callable[[], None]
+) -> None:
+    def again() -> object:
+        return retry(four.rundir.folder, site=four.site)
+
+    steps = deadly(command=again)
+    assert steps > 20
+    for at in range(steps):
+        restore()
+        deadly(at, again)
+        deadly(command=again)
+        live = Counter(task.partition(" ")[0] for task in live_tasks(four).elements())
+        assert live == dict.fromkeys(("start", "go_on", "collect", "alone"), 1), at
+        assert HELD not in four.scheduler.says.values(), at
+        report = make_report(four.rundir)
+        assert (report.adrift, report.failures) == (0, []), at
+        [place] = [task.place for task in report.tasks if task.name == "start/2"]
+        assert place is not None
+        assert (place.attempt, place.batch.per_task.memory) == (2, 200), at
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["accounted", "forgotten"])
+@pytest.mark.parametrize("names", [(), ("start/2", "alone")], ids=["all", "some"])
+def test_cancel_killed_anywhere_and_typed_again_cancels_and_submit_runs_all_once(
+    four: Lab, deadly: Deadly, names: tuple[str, ...], *, forgets: bool
+) -> None:
+    fake = four.scheduler
+
+    def stop() -> object:
+        try:
+            return cancel(four.rundir, names)
+        finally:
+            if forgets:  # as some do with what was cancelled before it began
+                fake.says = {one: word for one, word in fake.says.items() if word in LIVE}
+
+    deadly()
+    steps = deadly(command=stop)
+    assert steps > 5
+    for at, again in product(range(steps), (True, False)):
+        shutil.rmtree(four.rundir.folder)
+        fake.forget()
+        deadly()
+        deadly(at, stop)
+        if again:
+            deadly(command=stop)
+            told = {t.name for t in make_report(four.rundir).tasks if t.state is State.CANCELLED}
+            assert told >= {*names}, at
+            assert names or (len(told), fake.live) == (8, {}), at
+        deadly()
+        assert live_tasks(four) == all_tasks(four), (at, again)
+        assert HELD not in fake.says.values(), (at, again)
+        report = make_report(four.rundir, fresh=True)
+        assert (report.adrift, report.failures) == (0, []), (at, again)
 
 
 def test_what_was_left_held_and_is_gone_since_is_submitted_anew(four: Lab) -> None:
@@ -364,18 +395,33 @@ def unavailable(*steps: int) -> Callable[[str], None]:
     return hook
 
 
+def no_answer(at: str, *batches: int) -> Callable[[str], None]:
+    """Let some of the submit commands not answer, before or after their job is in the queue."""
+    calls = count(1)
+
+    def hook(step: str) -> None:
+        if step == at and next(calls) in batches:
+            raise SchedulerUnavailable("Unable to contact slurm controller")
+
+    return hook
+
+
 @pytest.mark.parametrize(
-    ("steps", "calls"),
-    [((1,), 4 + 1), ((2,), 4), ((5,), 4 + 1), ((6,), 4), ((1, 3, 5), 4 + 3)],
-    ids=["before", "after", "before a later one", "after a later one", "thrice"],
+    ("at", "commands", "calls", "pauses"),
+    [
+        ("submit", (1,), 4 + 1, [1, 2]),
+        ("submitted", (1,), 4, []),
+        ("submit", (2, 3), 4 + 2, [1, 2, 1, 2]),
+        ("submitted", (2, 4), 4, []),
+    ],
 )
 def test_a_scheduler_that_does_not_answer_once_is_asked_again_without_doubling(
-    four: Lab, naps: list[float], steps: tuple[int, ...], calls: int
+    four: Lab, naps: list[float], at: str, commands: tuple[int, ...], calls: int, pauses: list[int]
 ) -> None:
-    four.scheduler.hook = unavailable(*steps)
+    four.scheduler.hook = no_answer(at, *commands)
     four.submit()
     assert four.scheduler.calls.count("submit") == calls
-    assert naps[:3] == [1, 2, 4][: len(steps)]
+    assert naps == pauses
     check_complete(four)
 
 
@@ -476,7 +522,7 @@ def test_a_job_that_arrives_after_it_was_given_up_is_cancelled_unrun(four: Lab) 
     four.scheduler.hook = lambda _: None
     four.submit()  # gives up the first intent, and hands all over anew
     lost = next(one for one in Ledger(four.rundir.ledger).read().void())
-    script = four.rundir.batches / f"{lost.batch}.sh"
+    script = next(four.rundir.batches.glob("start-*.sh"))
     late = four.scheduler.submit(script, token=lost.token, held=True)
     four.submit()
     assert late not in four.scheduler.live
@@ -501,6 +547,8 @@ def test_a_submit_command_that_outlives_its_client_is_waited_for(
     lab.workflow.command("echo a", name="work")
     token = "0123456789abcdef"
     late = subprocess.Popen([sys.executable, "-c", "input()", token], stdin=subprocess.PIPE)
+    words = Path(f"/proc/{late.pid}/cmdline")  # which is empty for a moment
+    until(lambda: token.encode() in words.read_bytes())
 
     def arrive(tokens: Collection[str]) -> Mapping[str, str]:
         if late.poll() is None:  # asked about while it runs; it arrives as it ends
@@ -509,10 +557,32 @@ def test_a_submit_command_that_outlives_its_client_is_waited_for(
         return dict.fromkeys(tokens, "77")
 
     lab.submit()
-    Ledger(lab.rundir.ledger).submitting("work-0a1b2c3d", 1, token, held=True)
+    Ledger(lab.rundir.ledger).submitting(
+        "work-0a1b2c3d", 1, token, held=True, instance="local:fake"
+    )
     monkeypatch.setattr(lab.scheduler, "find", arrive)
-    history = adopt(lab.rundir, lab.scheduler)
-    assert history.submissions["work-0a1b2c3d"].job == "77"
+    recover(lab.rundir)
+    assert Ledger(lab.rundir.ledger).read().submissions["work-0a1b2c3d"].job == "77"
+
+
+def test_one_answer_that_went_wrong_leaves_no_interrupted_submission_in_doubt(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.workflow.command("echo a", name="work")
+    ledger = Ledger(lab.rundir.ledger)
+    lab.submit()
+    ledger.submitting("work-0a1b2c3d", 1, "t1", held=True, instance="local:fake")
+    asked = []
+
+    def find(tokens: Collection[str]) -> Mapping[str, str]:
+        asked.append(tokens)
+        if len(asked) == 1:
+            raise SchedulerUnavailable("qstat: cut short")
+        return {"t1": "77"}
+
+    monkeypatch.setattr(lab.scheduler, "find", find)
+    recover(lab.rundir)
+    assert ledger.read().submissions["work-0a1b2c3d"].job == "77"
 
 
 def test_what_ends_between_the_looks_at_results_and_queue_is_not_submitted_again(

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fakes import ends_of
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, Reason, State
+from hpcpipe.jobs import After, Reason, State
 from hpcpipe.schedulers.base import Done
 from hpcpipe.schedulers.torque import Torque
 
@@ -48,11 +49,11 @@ def test_what_is_live_is_told_from_what_waits() -> None:
         "21.pbshost": (State.HELD, "H"),
         "24.pbshost": (State.RUNNING, "R"),
     }
-    assert statuses["13.pbshost"].why == "afterokarray:7[].pbshost"
+    assert statuses["13.pbshost"].why == "Dependency"
 
 
 def test_each_end_is_told_apart() -> None:
-    ends = torque("qstat_ends").account(["2[].pbshost"], 0)
+    ends = ends_of(torque("qstat_ends"), "2[].pbshost")
     assert {job: (end.reason, end.exit_code, end.signal) for job, end in ends.items()} == {
         **{f"2[{index}].pbshost": (None, 0, None) for index in range(1, 7)},
         "5.pbshost": (Reason.EXIT, 3, None),
@@ -68,12 +69,12 @@ def test_each_end_is_told_apart() -> None:
         "29.pbshost": (Reason.EXIT, 254, None),
         "31.pbshost": (Reason.CANCELLED, None, 15),
     }
-    assert ends["5.pbshost"][4:] == (8, 5.0, "pbshost")
+    assert ends["5.pbshost"][4:7] == (8, 5.0, "pbshost")
 
 
 def test_what_the_server_has_forgotten_is_absent_and_hides_no_others() -> None:
     assert torque("qstat_unknown", 153).poll(["99999.pbshost"]) == {}
-    ends = torque("qstat_two_one_bad", 153).account(["5.pbshost", "99999.pbshost"], 0)
+    ends = ends_of(torque("qstat_two_one_bad", 153), "5.pbshost", "99999.pbshost")
     assert {job: end.exit_code for job, end in ends.items()} == {"5.pbshost": 3}
 
 

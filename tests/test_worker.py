@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +21,12 @@ import pytest
 from fakes import Lab, finished
 
 from hpcpipe import each, task
-from hpcpipe.axes import Edge
-from hpcpipe.loading import load_workflow
-from hpcpipe.node import Node
-from hpcpipe.outcome import CLAIMED, NO_ENVIRONMENT, UPSTREAM_FAILED
-from hpcpipe.record import read_record
-from hpcpipe.worker import ENTRY, MAGIC
+from hpcpipe.frontends.load import load_workflow
+from hpcpipe.graph.axes import Edge
+from hpcpipe.graph.node import Node
+from hpcpipe.store.record import read_record
+from hpcpipe.worker.outcome import NO_ENVIRONMENT, UNTRUSTED, UPSTREAM_FAILED, Refused
+from hpcpipe.worker.task import ENTRY, MAGIC, TaskFile
 
 HOST = os.uname().nodename
 TERMINATED = {"ok": False, "signal": signal.SIGTERM, "exit": None, "terminated": True}
@@ -71,7 +71,22 @@ def make_files() -> dict[str, Any]:
 
 
 def where() -> tuple[str, Path]:
+    Path("here.txt").touch()
     return os.getcwd(), Path("here.txt")
+
+
+@dataclass
+class Made:
+    image: Path
+
+
+def nested() -> list[Made]:
+    Path("image.nii").touch()
+    return [Made(Path("image.nii"))]
+
+
+def unsaid() -> Any:
+    return {"deep": [Made(Path("image.nii"))]}
 
 
 def linger() -> None:
@@ -222,7 +237,18 @@ def test_a_task_runs_in_its_folder_and_its_relative_paths_are_anchored_there(lab
     made = lab.value("make_files")
     assert made == {"paths": [folder / "out.txt", Path("/etc/hosts")], "text": "out.txt"}
     assert made["paths"][0].read_text() == "made"
-    assert lab.value("where") == (str(Path.cwd()), Path.cwd() / "here.txt")
+    folder = lab.rundir.folder / "where"
+    assert lab.value("where") == (str(folder), folder / "here.txt")
+
+
+def test_a_relative_path_from_a_task_without_a_folder_is_an_error(lab: Lab) -> None:
+    lab.workflow.add(nested)
+    lab.workflow.add(unsaid)
+    lab.submit()
+    assert lab.run("nested").status == 0
+    assert lab.run("unsaid").status == 1
+    assert lab.value("nested")[0].image == lab.rundir.folder / "nested" / "image.nii"
+    assert lab.outcome("unsaid")["error"].startswith("ValueError: returned 'image.nii', relative")
 
 
 WORKFLOW = """
@@ -303,7 +329,7 @@ def test_an_element_leaves_one_file_that_only_its_owner_may_read(
     lab.workflow.command("false")
     lab.submit()
     assert [lab.run(name, umask=0).status for name in ("work", "fail", "false")] == [0, 1, 1]
-    files = [file for file in lab.rundir.results.rglob("*") if file.is_file()]
+    files = [file for file in (lab.rundir.home / "results").rglob("*") if file.is_file()]
     wanted = [lab.find("work").good, lab.find("fail").bad, lab.find("false").bad]
     assert sorted(files) == sorted(wanted)
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
@@ -353,10 +379,10 @@ def test_without_its_upstreams_outcome_an_element_does_not_run(
     done = lab.run("work")
     assert done.status == UPSTREAM_FAILED
     assert re.fullmatch(
-        r"hpcpipe: upstream failed: no good outcome at results/before/\w+\.pkl\n", done.err
+        r"hpcpipe: upstream failed: no result at results/before/\w+\.pkl\n", done.err
     )
     assert runs() == 0
-    assert not [*lab.rundir.results.rglob("*.*")]
+    assert not [*(lab.rundir.home / "results").rglob("*.*")]
 
 
 def test_a_late_outcome_is_waited_for_but_not_where_the_upstream_has_failed(
@@ -380,58 +406,6 @@ def test_a_late_outcome_is_waited_for_but_not_where_the_upstream_has_failed(
     assert time.monotonic() - began < 20
 
 
-def dead() -> int:
-    """Give the id of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
-
-
-CLAIMS = {
-    "another job's on another host": ("elsewhere 1 99\n", "99"),
-    "another job's that lives here": (f"{HOST} {os.getpid()} 99_4\n", "99_4"),
-    "half an outcome": (b"\x80\x04\x95\xff", "an unknown process"),
-    "nothing yet": ("", "an unknown process"),
-}
-
-
-@pytest.mark.parametrize(("claim", "holder"), CLAIMS.values(), ids=CLAIMS)
-def test_a_task_claimed_by_another_is_left_to_it(
-    lab: Lab, work: Callable[..., Node], claim: str | bytes, holder: str
-) -> None:
-    work()
-    lab.submit()
-    file = lab.find("work").claim
-    file.write_bytes(claim if isinstance(claim, bytes) else claim.encode())
-    done = lab.run("work")
-    assert done.status == CLAIMED
-    assert "claimed by" in done.err
-    assert holder in done.err
-    assert runs() == 0
-    assert file.read_bytes() == (claim if isinstance(claim, bytes) else claim.encode())
-
-
-@pytest.mark.parametrize(
-    "claim",
-    [
-        pytest.param(lambda: f"elsewhere {os.getpid()} 1\n", id="an earlier start of the same job"),
-        pytest.param(
-            lambda: f"{HOST} {dead()} 99\n",
-            id="a dead process of this host",
-            marks=pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc"),
-        ),
-    ],
-)
-def test_a_claim_whose_holder_is_gone_is_taken_over(
-    lab: Lab, work: Callable[..., Node], claim: Callable[[], str]
-) -> None:
-    work()
-    lab.submit()
-    lab.find("work").claim.write_text(claim())
-    assert lab.run("work").status == 0
-    assert runs() == 1
-
-
 # What a worker refuses
 
 
@@ -442,6 +416,8 @@ def edited(part: str, content: bytes) -> bytes:
     match part:
         case "magic":
             at, new = 0, b"H"
+        case "length":  # of the header: more than any memory holds
+            at, new = header - 2, b"\x08"
         case "header":
             at, new = header + 20, b"!"
         case "index":  # two entries exchanged: each element would run the other's task
@@ -452,24 +428,24 @@ def edited(part: str, content: bytes) -> bytes:
     return content[:at] + new + content[at + len(new) :]
 
 
-@pytest.mark.parametrize(
-    ("part", "words"),
-    [
-        ("magic", "not a task file of this version of hpcpipe"),
-        ("header", "changed since it was submitted"),
-        ("index", "changed since it was submitted"),
-        ("payload", "changed since it was submitted"),
-    ],
-)
-def test_what_was_edited_after_it_was_submitted_is_not_run(lab: Lab, part: str, words: str) -> None:
+@pytest.mark.parametrize("part", ["magic", "length", "header", "index", "payload"])
+def test_what_was_edited_after_it_was_submitted_is_not_run(lab: Lab, part: str) -> None:
     lab.workflow.add(note, log=each([str(Path("ran").absolute())] * 2, axis="n"))
     lab.submit()
     file = lab.rundir.batches / f"{lab.find('note/ran-2').batch}.tasks"
     file.chmod(0o600)
     file.write_bytes(edited(part, file.read_bytes()))
     done = lab.run("note/ran-2")
-    assert (done.status, done.err) == (1, f"hpcpipe: batches/{file.name}: {words}\n")
+    said = f"hpcpipe: {file.parent} was changed since it was submitted: nothing was run\n"
+    assert (done.status, done.err) == (UNTRUSTED, said)
     assert runs() == 0
+
+
+def test_a_task_file_of_another_version_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.tasks").write_bytes(b"hpcpipe tasks 1\n")
+    (tmp_path / "x.tasks").chmod(0o400)
+    with pytest.raises(Refused, match="not a task file of this version"):
+        TaskFile(str(tmp_path / "x.tasks"), 0)
 
 
 def test_another_python_than_the_submitters_is_told_clearly(
@@ -477,13 +453,13 @@ def test_another_python_than_the_submitters_is_told_clearly(
 ) -> None:
     lab.workflow.add(double, x=1)
     other = SimpleNamespace(cache_tag="cpython-27")
-    submitter = SimpleNamespace(implementation=other, executable="/usr/bin/py2", path=sys.path)
-    monkeypatch.setattr("hpcpipe.taskfile.sys", submitter)
+    submitter = SimpleNamespace(implementation=other, executable=sys.executable, path=sys.path)
+    monkeypatch.setattr("hpcpipe.keys.plan.sys", submitter)
     lab.submit()
     done = lab.run("double")
     assert done.status == NO_ENVIRONMENT
     assert done.err == (
-        f"hpcpipe: submitted with cpython-27 (/usr/bin/py2), but {HOST} starts "
+        f"hpcpipe: submitted with cpython-27 ({sys.executable}), but {HOST} starts "
         f"{sys.implementation.cache_tag} ({sys.executable})\n"
     )
 
@@ -492,7 +468,7 @@ def test_an_interpreter_that_the_node_lacks_is_told_clearly(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.workflow.add(double, x=1)
-    monkeypatch.setattr("hpcpipe.render.sys", SimpleNamespace(executable="/no such/python"))
+    monkeypatch.setattr(sys, "executable", "/no such/python")
     lab.submit()
     done = lab.run("double")
     assert done.status == NO_ENVIRONMENT
@@ -520,9 +496,10 @@ def test_a_task_does_not_run_where_the_one_before_it_in_its_pack_failed(lab: Lab
     lab.workflow.nodes["second"] = replace(second, links=links, fuse=True)
     lab.submit()
     failed, good = lab.run("first/0"), lab.run("first/1")
-    assert (failed.status, good.status) == (1, 0)
-    assert "upstream failed: no good outcome" in failed.err
-    assert sorted(good for _, _, good in lab.rundir.list_packs()) == [False, True, True]
-    first = next(iter(lab.rundir.packs.glob("*.0.pack"))).name.partition(".")[0]
+    assert (failed.status, good.status) == (0, 0)  # what went wrong is in the pack
+    assert "upstream failed: no result at " in failed.err
+    assert sorted(good for _, _, good, _ in lab.store.list_packs()) == [False, False, True, True]
+    assert lab.outcome("second/0")["barred"] == UPSTREAM_FAILED
+    first = next(iter(lab.rundir.home.glob("packs/*.0.pack"))).name.partition(".")[0]
     key = read_record(lab.rundir, 1).nodes["first"].key(0)
-    assert isinstance(lab.rundir.read_error("first", key, first), ZeroDivisionError)
+    assert isinstance(lab.store.get_error("first", key, first), ZeroDivisionError)

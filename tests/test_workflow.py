@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -9,11 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from hpcpipe import Output, Workflow, each, task
-from hpcpipe.axes import folder_name, label
 from hpcpipe.errors import WorkflowError
-from hpcpipe.mapped import Each
-from hpcpipe.model import Resources
-from hpcpipe.node import Node
+from hpcpipe.graph.axes import folder_name, label
+from hpcpipe.graph.each import Each
+from hpcpipe.graph.node import Node
+from hpcpipe.resources import Resources
 
 FILES = ["T1/SAD01.nii", "T1/SAD02.nii", "T1/SAD03.nii"]
 
@@ -64,7 +65,7 @@ def test_axes_flow_downstream_until_they_are_gathered(wf: Workflow) -> None:
     assert shape(again) == {"fwhm": 2, "subject": 3}
     assert labels(smoothed) == [f"SAD0{subject}/{fwhm}" for subject in (1, 2, 3) for fwhm in (4, 8)]
     assert (total.size, labels(total)) == (1, [""])
-    assert folder_name(smoothed.axes, 3) == "subject-SAD02_fwhm-8"
+    assert re.fullmatch("subject-SAD02-[0-9a-f]{6}_fwhm-8", folder_name(smoothed.axes, 3))
     assert list(wf.graph.edges) == [
         ("normalize", "smooth"),
         ("normalize", "again"),
@@ -161,12 +162,12 @@ def test_zip_pairs_mappings_by_their_keys() -> None:
         (lambda: each(iter(()), axis="run"), "no values for axis 'run'"),
         (lambda: each("SAD01.nii"), r"a string is one value; write each\(\['SAD01.nii'\]\)"),
         (lambda: each([1, 2], labels=["a"]), "2 values but 1 labels"),
-        (lambda: each([1, 2], axis="x", labels=["a", "a"]), "axis 'x': label 'a' is given twice"),
-        (lambda: each([1], axis="x", labels=["a b"]), "axis 'x': label 'a b' has ' ' in it"),
-        (lambda: each({"../up": 1}), r"label '\.\./up' has '/' in it"),
+        (lambda: each([1, 2], axis="x", labels=["a", "a"]), "axis 'x': label 'a' is repeated"),
+        (lambda: each([1], axis="x", labels=["a b"]), "axis 'x': label 'a b' contains ' '"),
+        (lambda: each({"../up": 1}), r"label '\.\./up' contains '/'"),
         (lambda: each([1], axis="a b"), "axis name 'a b': start with a letter, then letters"),
-        (lambda: each.zip("s"), r"each.zip\('s'\): give values that go together"),
-        (lambda: each.zip("s", a=[1], b=[1, 2]), "as many for each: a has 1, b has 2"),
+        (lambda: each.zip("s"), r"each.zip\('s'\): give one or more"),
+        (lambda: each.zip("s", a=[1], b=[1, 2]), "same number of values: a has 1, b has 2"),
         (lambda: each.zip("s", a=[1, 2, 3], b="xyz"), "a string is one value"),
         (lambda: each.zip("s", a=[], b=[]), "no values for axis 's'"),
         (lambda: each.zip("s", a={"x": 1}, b={"y": 1}), "'x' is not in every mapping"),
@@ -263,7 +264,7 @@ Mistake = Callable[[Workflow], Any]
         ),
         (
             lambda wf: (wf.add(smooth, image=1), wf.add(smooth, image=2)),
-            "smooth: there is a node of this name already; give name=",
+            "smooth: a node of this name exists already; give name=",
         ),
         (lambda wf: wf.add(lambda x: x, x=1), "a lambda or partial has no name .*; give name="),
         (lambda wf: wf.add(partial(smooth, image=1)), "partial has no name .*; give name="),
@@ -280,9 +281,9 @@ Mistake = Callable[[Workflow], Any]
         (lambda wf: wf.add(smooth, image=1, after=[elsewhere()]), "smooth: 'far' is a node of"),
         (
             lambda wf: wf.add(smooth, image=1, after=["prep"]),
-            r"smooth: after='prep' is no node; write after=\[",
+            r"smooth: after='prep' is not a node; write after=\[",
         ),
-        (lambda wf: wf.add(smooth, image=1, after="prep"), "smooth: after='prep' is no node"),
+        (lambda wf: wf.add(smooth, image=1, after="prep"), "smooth: after='prep' is not a node"),
         (lambda wf: wf.add(smooth, image=each([])), r"each\(\[\]\): no values"),
         (
             lambda wf: wf.add(smooth, image=[each([1])]),
@@ -296,17 +297,24 @@ Mistake = Callable[[Workflow], Any]
             lambda wf: wf.add(anything, größe=each([1])),
             "größe: give axis=.* name 'größe'",
         ),
-        (lambda wf: wf.add(smooth, image=each(axis(wf, 1))), "takes values; give a node as it is"),
+        (lambda wf: each(axis(wf, 1), labels=["a"]), "leave out labels=: how many there are"),
+        (lambda wf: each(axis(wf, 1).gather()), "pass the node itself"),
+        (lambda wf: each(wf.command("true", name="smooth")), "a command returns no list"),
+        (lambda wf: each(axis(wf, 1))["part"], r"select before: each\(node\['part'\]\)"),
+        (lambda wf: each.zip("x", image=axis(wf, 1)), "takes values; map over a node"),
         (
             lambda wf: wf.add(smooth, image=each([axis(wf, 1)["part"], 1])),
-            "takes values; give a node as it is, its axes come along",
+            "takes values; pass a node directly: its axes are kept",
         ),
         (lambda wf: axis(wf, 1, 2).gather("subject"), r"over2.gather\('subject'\): no such axis"),
         (lambda wf: wf.add(average, images=1).gather(), "average.*no axis to gather over"),
-        (lambda wf: wf.add(later, x=1), "later: an async function has no result"),
+        (lambda wf: wf.add(later, x=1), "later: async functions are not supported"),
         (lambda wf: wf.add(generating, x=1), "generating: a generator .*; return a list"),
-        (lambda wf: wf.add(generating_later, x=1), "generating_later: an async function"),
-        (lambda wf: wf.command("bet {image}", imag=1), r"{image} .* nothing; did you mean imag\?"),
+        (lambda wf: wf.add(generating_later, x=1), "generating_later: async functions"),
+        (
+            lambda wf: wf.command("bet {image}", imag=1),
+            r"{image} .* is unknown; did you mean imag\?",
+        ),
         (
             lambda wf: wf.command("bet", resources={"mem": "1G"}),
             r"bet: unknown resource 'mem'; did you mean memory\?",

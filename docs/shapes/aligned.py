@@ -4,12 +4,12 @@ from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def smooth(image: int) -> int:
-    """Stand for another."""
+    """Do a second step."""
     return image
 
 

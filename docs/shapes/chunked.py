@@ -1,15 +1,15 @@
-"""More than one array may hold: chunks, aligned chunk by chunk."""
+"""More tasks than an array may have: chunks, aligned chunk by chunk."""
 
 from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def smooth(image: int) -> int:
-    """Stand for another."""
+    """Do a second step."""
     return image
 
 

@@ -1,20 +1,20 @@
-"""Each image with each atlas: elementwise on the one, one element of the other."""
+"""Each image with each atlas: elementwise on one, a single element of the other."""
 
 from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def prepare(atlas: int) -> int:
-    """Stand for a second."""
+    """Do a second step."""
     return atlas
 
 
 def label(image: int, atlas: int) -> int:
-    """Stand for the last."""
+    """Do the last step."""
     return image + atlas
 
 

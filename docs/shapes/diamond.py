@@ -1,25 +1,25 @@
-"""Two ways meet again: elementwise on both."""
+"""Two branches join: elementwise on both."""
 
 from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def segment(image: int) -> int:
-    """Stand for a second."""
+    """Do a second step."""
     return image
 
 
 def smooth(image: int) -> int:
-    """Stand for a third."""
+    """Do a third step."""
     return image
 
 
 def measure(segments: int, smoothed: int) -> int:
-    """Stand for the last."""
+    """Do the last step."""
     return segments + smoothed
 
 

@@ -1,15 +1,15 @@
-"""All take the one."""
+"""All tasks take one value."""
 
 from hpcpipe import Workflow, each
 
 
 def template() -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return 1
 
 
 def align(image: int, template: int) -> int:
-    """Stand for another."""
+    """Do a second step."""
     return image + template
 
 

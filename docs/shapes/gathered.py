@@ -1,15 +1,15 @@
-"""One task takes all."""
+"""One task takes all values."""
 
 from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def average(images: list[int]) -> float:
-    """Stand for another."""
+    """Do a second step."""
     return sum(images) / len(images)
 
 

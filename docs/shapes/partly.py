@@ -1,15 +1,15 @@
-"""Each width takes all its subjects: one array above for each width."""
+"""Each width takes all its subjects: one upstream array per width."""
 
 from hpcpipe import Workflow, each
 
 
 def smooth(image: int, width: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image * width
 
 
 def average(images: list[int]) -> float:
-    """Stand for another."""
+    """Do a second step."""
     return sum(images) / len(images)
 
 

@@ -1,15 +1,15 @@
-"""150 widths would be 150 arrays: it waits for more than it needs."""
+"""150 widths would take 150 arrays: tasks wait for more than they need."""
 
 from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def smooth(image: int, width: int) -> int:
-    """Stand for another."""
+    """Do a second step."""
     return image * width
 
 

@@ -1,15 +1,15 @@
-"""A second axis is added: one aligned array for each of its values."""
+"""A second axis is added: one aligned array per value."""
 
 from hpcpipe import Workflow, each
 
 
 def align(image: int) -> int:
-    """Stand for a step."""
+    """Do a first step."""
     return image
 
 
 def smooth(image: int, width: int) -> int:
-    """Stand for another."""
+    """Do a second step."""
     return image * width
 
 

@@ -1,7 +1,7 @@
-"""Tell whether two finished runs hold identical arrays: ``python compare.py A B``.
+"""Compare the arrays of two finished runs: ``python compare.py A B``.
 
-A and B are folders with images anywhere below them, say two ``norm_workdir``. Exit status: 0 when
-every image of one is in the other, equal in every voxel; 1 when not; 2 when there is no folder.
+A and B are folders with images anywhere below them, such as two ``norm_workdir``. Exit status: 0 if
+both have the same images, equal in every voxel; 1 if not; 2 if a folder is missing.
 """
 
 import sys
@@ -30,12 +30,12 @@ def main(arguments: list[str]) -> int:
 
 
 def images(run: Path) -> dict[str, Path]:
-    """Find the images of a run, by their paths inside it."""
+    """Return the images of a run, by their relative paths."""
     return {path.relative_to(run).as_posix(): path for path in run.rglob("*.nii.gz")}
 
 
 def difference(ours: Path | None, theirs: Path | None) -> str | None:
-    """Say how two images differ, and in which voxel most; None if they are identical."""
+    """Return how two images differ, and in which voxel most; None if they are identical."""
     if ours is None or theirs is None:
         return f"only in {'B' if ours is None else 'A'}"
     a, b = nibabel.load(ours), nibabel.load(theirs)
@@ -44,7 +44,7 @@ def difference(ours: Path | None, theirs: Path | None) -> str | None:
         return f"{x.shape} {x.dtype} in A, {y.shape} {y.dtype} in B"
     if not numpy.array_equal(a.affine, b.affine):
         return "same shape, at another place (affine)"
-    unequal = (x != y) & ~((x != x) & (y != y))  # NaN is equal to NaN here
+    unequal = (x != y) & ~((x != x) & (y != y))  # NaN counts as equal to NaN
     if not unequal.any():
         return None
     gap = numpy.nan_to_num(numpy.abs(x.astype(float) - y), nan=numpy.inf)

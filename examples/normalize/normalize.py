@@ -1,10 +1,10 @@
 """Register six brains to a template, smooth them at two widths, average, and draw a picture.
 
-    hpcpipe run normalize.py        # and wait, with a picture at the end
-    hpcpipe submit normalize.py     # hand it all to the scheduler, and go home
+    hpcpipe run normalize.py        # submit and wait; a picture is drawn at the end
+    hpcpipe submit normalize.py     # only submit
 
 The steps are plain functions. They import their libraries inside, so that submitting stays quick
-and a task imports no more than it uses. A function that returns a Path runs in a folder of its own.
+and a task imports only what it uses. A function that returns a Path runs in its own folder.
 """
 
 from pathlib import Path
@@ -16,14 +16,14 @@ from hpcpipe import Workflow, each, task
 
 @task(cpus=1, memory="1G", time="10m")
 def normalize(source: Path, template: Path) -> Path:
-    """Bring an image to where the template is, by the best affine transformation."""
+    """Align an image with the template by the best affine transformation."""
     import nibabel
     from dipy.align import affine_registration
     from threadpoolctl import threadpool_limits
 
     target = nibabel.load(template)
     steps = {"pipeline": ["center_of_mass", "affine"], "level_iters": [100, 50, 10]}
-    with threadpool_limits(1):  # one cpu was asked for; and sums are always in the same order
+    with threadpool_limits(1):  # one cpu is requested; and sums are always in the same order
         warped, _ = affine_registration(nibabel.load(source), target, **steps)
     nibabel.save(nibabel.Nifti1Image(warped.astype("float32"), target.affine), "warped.nii.gz")
     return Path("warped.nii.gz")
@@ -55,7 +55,7 @@ def average(images: list[Path]) -> Path:
 def picture(
     template: Path, unaligned: Path, aligned: Path, smoothed: list[Path], widths: list[int]
 ) -> Path:
-    """Draw each mean beside the template, with the edges of the template over them all."""
+    """Draw each mean beside the template, with the template's edges over all of them."""
     import nibabel
     import numpy
     from matplotlib.figure import Figure

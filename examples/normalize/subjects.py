@@ -1,7 +1,7 @@
 """The images of the example: a real template, and six pseudo-subjects made from it.
 
-Each subject is the MNI152 brain moved, resized, unevenly lit and noisy. All of that comes from a
-seed, the number of the subject, so that every machine makes the same images.
+Each subject is the MNI152 brain, moved, resized, unevenly lit and noisy. All of this comes from a
+seed, the number of the subject, so that the images are the same on every machine.
 """
 
 from importlib.resources import files
@@ -16,10 +16,10 @@ CORNER = (-102.0, -138.0, -96.0)  # mm, where the first voxel is
 
 
 def prepare(folder: str | Path, count: int = 6) -> tuple[Path, list[Path]]:
-    """Return the template and the subjects in a folder, after making those that are missing.
+    """Return the template and the subjects in a folder, after creating those that are missing.
 
-    A file that is there is left alone, so that loading the workflow again costs nothing and
-    changes no input. Delete the folder to have everything made anew.
+    Existing files are kept, so that loading the workflow again costs nothing and changes no input.
+    Delete the folder to create everything again.
     """
     folder = Path(folder).absolute()
     template = folder / "template.nii.gz"
@@ -34,7 +34,7 @@ def prepare(folder: str | Path, count: int = 6) -> tuple[Path, list[Path]]:
 
 
 def read_brain() -> Any:
-    """Read the T1 image that comes with nilearn, blurred to the voxels of the example."""
+    """Return the T1 image that comes with nilearn, blurred to the voxels of the example."""
     import nibabel
     from nibabel.processing import smooth_image
 
@@ -42,7 +42,7 @@ def read_brain() -> Any:
 
 
 def resample(image: Any) -> Any:
-    """Sample an image on the grid that the template and all subjects share."""
+    """Resample an image on the grid that the template and all subjects share."""
     import numpy
     from nibabel.processing import resample_from_to
 
@@ -52,7 +52,7 @@ def resample(image: Any) -> Any:
 
 
 def make_subject(brain: Any, seed: int) -> Any:
-    """Make a subject of the brain: put it elsewhere, resize it, light it unevenly, add noise."""
+    """Return a subject made from the brain: moved, resized, unevenly lit, with noise."""
     import numpy
     from nibabel import Nifti1Image
     from scipy.spatial.transform import Rotation
@@ -71,7 +71,7 @@ def make_subject(brain: Any, seed: int) -> Any:
 
 
 def write(image: Any, path: Path) -> None:
-    """Write an image, one byte per voxel; the file appears whole or not at all."""
+    """Write an image atomically, one byte per voxel."""
     import nibabel
 
     voxels = image.get_fdata().round().clip(0, 255).astype("uint8")

@@ -1,9 +1,9 @@
-"""The same study as a workflow of nipype, which knows nothing of clusters: eight subjects.
+"""The same study as an ordinary nipype workflow, with eight subjects.
 
-    python with_nipype.py           # nipype's own way: one node after the other
-    hpcpipe submit with_nipype.py   # all of it with the scheduler
+    python with_nipype.py           # by nipype itself: one node after another
+    hpcpipe submit with_nipype.py   # all of it on the scheduler
 
-Both leave the same arrays in ``norm_workdir/with_nipype``; ``compare.py`` tells.
+Both produce the same arrays in ``norm_workdir/with_nipype``, as ``compare.py`` shows.
 """
 
 import os
@@ -17,7 +17,7 @@ SUBJECTS = 8
 
 
 def normalize(source, template):
-    """Bring an image to where the template is, by the best affine transformation."""
+    """Align an image with the template by the best affine transformation."""
     import os
 
     import nibabel
@@ -25,7 +25,7 @@ def normalize(source, template):
     from threadpoolctl import threadpool_limits
 
     target = nibabel.load(template)
-    # Fewer iterations than in normalize.py, since this is run twice, to compare.
+    # Fewer iterations than in normalize.py, because this runs twice for comparison.
     steps = {"pipeline": ["center_of_mass", "affine"], "level_iters": [20, 10, 5]}
     with threadpool_limits(1):  # sums are always in the same order
         warped, _ = affine_registration(nibabel.load(source), target, **steps)
@@ -64,7 +64,7 @@ subject.iterables = ("subject", [file.name.partition(".")[0] for file in files])
 found = pe.Node(
     SelectFiles({"source": "{subject}.nii.gz"}, base_directory=str(template.parent)),
     name="found",
-    run_without_submitting=True,  # it costs no job of its own
+    run_without_submitting=True,  # needs no job of its own
 )
 warped = pe.Node(Function(function=normalize), name="normalize", mem_gb=1)
 warped.inputs.template = str(template)

@@ -1,8 +1,8 @@
-"""The poster's "direct distribution" in today's spelling: calls made one by one.
+"""The poster's "direct distribution" with today's hpcpipe: single calls.
 
-Every ``SAD*.nii`` of the current folder is normalised to ``T2.nii`` beside them. What the poster
-pushed and pulled is the call's interface and its result; the folder of its own that it made for
-each subject is there by itself::
+Every ``SAD*.nii`` in the current folder is normalised to ``T2.nii`` in the same folder. What the
+poster pushed and pulled is now the call's interface and its result; each subject has its own folder
+automatically::
 
     HPCPIPE_SPM="octave /opt/spm12" python direct.py
 """

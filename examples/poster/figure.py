@@ -1,11 +1,11 @@
-"""Draws the poster's study: how long it took beside the poster's own figure, and the slots in use.
+"""Draw the poster's study: its duration beside the poster's own figure, and the slots in use.
 
 ::
 
     sacct -nPX -j JOBS -o Start,End | python figure.py SLOTS BOUND MINUTE study.svg
 
-``BOUND`` is the least that 69 subjects can take on so many slots, in seconds; ``MINUTE`` how many
-seconds a minute of the study was.
+``BOUND`` is the least time that 69 subjects can take on the slots, in seconds; ``MINUTE`` is the
+number of seconds for a minute of the study.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ THEIRS = {"1 subject,\nserial": 32, "1 subject,\nparallel": 30, "69 subjects,\np
 def draw(
     spans: Sequence[tuple[float, float]], slots: int, bound: float, minute: float, file: Path
 ) -> None:
-    """Draw when elements started and ended, in seconds, and what the poster has of it."""
+    """Draw when elements started and ended, in seconds, beside the poster's figures."""
     import matplotlib
 
     matplotlib.rcParams |= {"svg.hashsalt": "poster", "svg.fonttype": "none"}

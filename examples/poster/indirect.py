@@ -1,10 +1,10 @@
-"""The poster's "indirect distribution" in today's spelling: SPM's normalization over subjects.
+"""The poster's "indirect distribution" with today's hpcpipe: SPM's normalisation over subjects.
 
-One workflow of nipype, one array on the cluster. From Python::
+One nipype workflow, one array on the cluster. From Python::
 
     TEMPLATE=/templates/T2.nii python indirect.py
 
-or, with nothing of hpcpipe in sight: ``hpcpipe submit indirect.py``.
+or from the command line: ``hpcpipe submit indirect.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nipype.pipeline.engine import Node, Workflow
 
 
 def over_files(interface: Any, field: str, files: list[str]) -> Workflow:
-    """Run any interface of nipype once for each file."""
+    """Run any nipype interface once for each file."""
     normalize = Node(interface, name="normalize")
     normalize.iterables = (field, files)
     workflow = Workflow(name="normalizefa", base_dir=os.path.abspath("norm_workdir"))

@@ -1,11 +1,11 @@
 """The shape of the poster's study: an SPM workflow over 69 subjects, its time scaled.
 
-Every step is a sleep, as long as the step takes in minutes times ``MINUTE`` seconds (default: 4)::
+Every step is a sleep of the step's minutes times ``MINUTE`` seconds (default: 4)::
 
     MINUTE=1 hpcpipe submit study.py
 
-Of its times the poster prints two: a subject's steps take 32 minutes in series, and 30 where those
-run together that can. How they are shared out over the steps is ours.
+The poster gives two times: a subject's steps take 32 minutes in series, and 30 if those that can
+run together do. Their distribution over the steps is ours.
 """
 
 import os
@@ -15,7 +15,7 @@ from hpcpipe import Workflow, each
 SUBJECTS = 69
 MINUTE = float(os.environ.get("MINUTE", "4"))  # seconds
 
-# By step: its minutes, and the steps whose images it takes.
+# By step: its minutes, and the steps whose images it uses.
 STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
     "realign": (6, ()),
     "segment": (2, ()),
@@ -29,7 +29,7 @@ STEPS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 def study(subjects: int = SUBJECTS) -> Workflow:
-    """Make the workflow: a node a step, a task of it a subject."""
+    """Return the workflow: one node per step, one task per subject."""
     wf = Workflow("poster", base_dir="runs")
     labels = each([f"S{number:02}" for number in range(1, subjects + 1)], axis="subject")
     for name, (minutes, above) in STEPS.items():

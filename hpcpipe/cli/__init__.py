@@ -1,7 +1,7 @@
-"""The command line: one function a verb, its docstring the verb's help.
+"""The command line: one function per command; its docstring is the command's help.
 
-A verb's module is imported when the verb is typed, so that ``hpcpipe status`` pays for nothing it
-does not use. Exit codes: 0 good; 1 and up as in `hpcpipe.errors`; 130 interrupted.
+A command's module is imported only when the command is called, which keeps ``hpcpipe status``
+quick. Exit codes: 0 success; 1 and up as in `hpcpipe.errors`; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,37 +9,41 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpcpipe import __version__
 from hpcpipe.errors import ConfigError, HpcpipeError, UsageError
+from hpcpipe.views.text import show
 
 if TYPE_CHECKING:
-    from hpcpipe.model import Resources
+    from hpcpipe.resources import Resources
 
-# verb → module, and the line that `hpcpipe --help` prints without importing it
+# command → its module, and its line in `hpcpipe --help`, which imports no module
 _VERBS = {
-    "submit": ("sending", "Submit everything of a workflow that is not done, and return."),
-    "run": ("sending", "Submit, show progress, and leave with 0 if all went well."),
-    "plan": ("sending", "Print what would be submitted, and why the rest would not."),
+    "submit": ("sending", "Submit the tasks of a workflow that still need to run, and return."),
+    "run": ("sending", "Submit, show progress, and exit with 0 if all tasks succeed."),
+    "plan": ("sending", "Show what would be submitted, and why the rest would not."),
     "map": ("mapping", "Run one command over many inputs, as an array."),
-    "retry": ("sending", "Submit again what failed, with more of what it ran out of."),
-    "status": ("looking", "Tell how a run stands, what failed and why."),
-    "watch": ("looking", "Follow a run until it has ended."),
-    "explain": ("looking", "Tell all that is known of one task."),
-    "logs": ("looking", "Print what a task wrote."),
-    "results": ("looking", "Print what a node or a task returned."),
+    "retry": ("sending", "Rerun what failed, with more of what it ran out of."),
+    "status": ("looking", "Show the state of a run, what failed and why."),
+    "watch": ("looking", "Follow a run until it has finished."),
+    "runs": ("looking", "List the runs that are known here, and how each stands."),
+    "explain": ("looking", "Show all that is known about one task."),
+    "logs": ("looking", "Print the output of a task."),
+    "results": ("looking", "Print the return values of a node or a task."),
     "cancel": ("sending", "Cancel a run, or some of its tasks."),
+    "clean": ("cleaning", "Delete what earlier runs left and nothing uses any more."),
     "site": ("sites", "Show, write or check the site's settings."),
-    "unlock": ("looking", "Break the lock of a client that is surely gone."),
+    "unlock": ("looking", "Break the lock of a client that no longer runs."),
     "completion": ("completing", "Print the shell's completion script."),
 }
 
 
 class _Verbs(click.Group):
-    """A group whose verbs are imported when they are asked for."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -75,7 +79,7 @@ class _Verbs(click.Group):
 def hpcpipe(ctx: click.Context, debug: bool) -> None:
     """Run workflows on a cluster's own scheduler, as few job arrays, with nothing left running.
 
-    Without a command, tells where you are: which scheduler, which site, which runs.
+    Without a command, shows the scheduler and site in use here and the state of the last run.
     """
     ctx.obj = debug
     if ctx.invoked_subcommand is None:
@@ -85,48 +89,76 @@ def hpcpipe(ctx: click.Context, debug: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line; an error hpcpipe can explain is one message, not a traceback."""
+    """Run the command line; print an error that hpcpipe raised as a message, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # else it is a test's
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = hpcpipe.main(args=argv, standalone_mode=False)
+        code = hpcpipe.main(args=argv, prog_name="hpcpipe", standalone_mode=False)
     except click.ClickException as error:
-        click.echo(f"hpcpipe: {error.format_message()}", err=True)
+        show(f"hpcpipe: {error.format_message()}", err=True)
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(f"See {error.ctx.command_path} --help", err=True)
+            show(f"See {error.ctx.command_path} --help", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # `hpcpipe logs … | head` is no error
+    except BrokenPipeError:  # `hpcpipe logs … | head` is not an error
         sys.stderr.close()
         sys.exit(0)
     except HpcpipeError as error:
         if "--debug" in (sys.argv if argv is None else argv):
             raise
-        click.echo(f"hpcpipe: {error}", err=True)
+        show(f"hpcpipe: {error}", err=True)
         sys.exit(error.exit_status)
+    except OSError as error:  # a file or folder that is not as it should be, or a full disk
+        if "--debug" in (sys.argv if argv is None else argv):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        show(f"hpcpipe: {where}{error.strerror or error} (hpcpipe --debug … shows more)", err=True)
+        from hpcpipe.worker.outcome import FULL
+
+        if error.errno in FULL:
+            show("Free some space, then type the same command again: nothing is lost.", err=True)
+        sys.exit(HpcpipeError.exit_status)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def completes(kind: str) -> Any:
+    """Return a function that completes a word on the shell's command line; see `offered`."""
+
+    def complete(ctx: click.Context, _: click.Parameter, start: str) -> Any:
+        from hpcpipe.cli.completing import offered
+
+        return offered(kind, ctx.params, start)
+
+    return complete
+
+
 def run_option(function: Any) -> Any:
-    """Add ``--run``, which names the run a command is about."""
+    """Add ``--run``, which names the run to act on."""
     return click.option(
         "--run",
         "run_folder",
         metavar="FOLDER",
         envvar="HPCPIPE_RUN",
-        help="The run's folder, base_dir/workflow. Default: the last one submitted from here.",
+        shell_complete=completes("run"),
+        help="The run's folder, base_dir/workflow. Default: the last run submitted from here.",
     )(function)
 
 
 def site_option(function: Any) -> Any:
     """Add ``--site``, which names the site."""
     return click.option(
-        "--site", metavar="NAME|FILE", help="The site. Default: see hpcpipe site show."
+        "--site",
+        metavar="NAME|FILE",
+        shell_complete=completes("site"),
+        help="The site. Default: see hpcpipe site show.",
     )(function)
 
 
 def asked(resources: Mapping[str, Any]) -> Resources:
-    """Read what `resource_options` brought; an amount that cannot be read is a wrong usage."""
-    from hpcpipe.model import Resources
+    """Parse the values of `resource_options`; raise UsageError for one that cannot be read."""
+    from hpcpipe.resources import Resources
 
     try:
         return Resources.parse(**resources)
@@ -135,36 +167,79 @@ def asked(resources: Mapping[str, Any]) -> Resources:
 
 
 def resource_options(function: Any) -> Any:
-    """Add the resources a task may ask for."""
+    """Add an option for each resource a task can request."""
     for name, metavar, words in (
-        ("--prefer", "WHAT", "Of the queues that fit: the soonest or the cheapest."),
-        ("--software", "NAME[>=VERSION]", "Software it needs, of the site's catalogue."),
-        ("--requires", "WORD", "What its queue must offer: rhel9, avx512, a100."),
-        ("--pack", "N", "Tasks that share a job or element."),
-        ("--throttle", "N", "Elements of an array that run at a time."),
-        ("--scratch", "SIZE", "Node-local disk of a task."),
-        ("--account", "NAME", "The account to charge."),
-        ("--queue", "NAME", "The queue; on Slurm a partition."),
-        ("--gpus", "N", "GPUs of a task."),
-        ("--time", "TIME", "Time of a task: 30m, 2h30m, 1-00:00:00."),
-        ("--memory", "SIZE", "Memory of a task: 500M, 2G."),
-        ("--cpus", "N", "Cpus of a task."),
+        ("--checkpoint", "SIGNAL@TIME", "Signal to save its state, ahead of its time limit."),
+        ("--on-time", "xN", "Out of time: how much more it is retried with, or 'no'."),
+        ("--on-memory", "xN", "Out of memory: how much more it is retried with, or 'no'."),
+        ("--retry-if", "CODE|WORDS", "Retry only for this exit code, or with this in its log."),
+        ("--retries", "N", "How often a failed task is retried in the queue."),
+        ("--prefer", "WHAT", "Which of the queues that fit: soonest or cheapest."),
+        ("--software", "NAME[>=VERSION]", "Software from the site's catalogue."),
+        ("--requires", "WORD", "A feature the queue must offer: rhel9, avx512, a100."),
+        ("--pack", "N", "Tasks per job or array element."),
+        ("--throttle", "N", "Elements of an array that may run at once."),
+        ("--scratch", "SIZE", "Node-local disk per task."),
+        ("--account", "NAME", "Account to charge; '' for none."),
+        ("--queue", "NAME", "Queue; on Slurm, the partition."),
+        ("--gpus", "N", "GPUs per task."),
+        ("--time", "TIME", "Time limit per task: 30m, 2h30m, 1-00:00:00."),
+        ("--memory", "SIZE", "Memory per task: 500M, 2G."),
+        ("--cpus", "N", "CPUs per task."),
     ):
         kind = int if metavar == "N" else str
-        listed = name in ("--requires", "--software")
+        listed = name in ("--requires", "--software", "--retry-if")
         function = click.option(
-            name, metavar=metavar, type=kind, help=words, multiple=listed, callback=_said
+            name,
+            metavar=metavar,
+            type=kind,
+            help=words,
+            multiple=listed,
+            callback=_unless_empty,
+            shell_complete=completes(name.removeprefix("--")),
         )(function)
     return function
 
 
-def _said(_: click.Context, __: click.Parameter, value: Any) -> Any:
-    """Take a list that nobody said anything in as not said."""
+def _unless_empty(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    """Return None for an option that may be repeated and was not given."""
     return None if value == () else value
 
 
-def budget_option(function: Any) -> Any:
-    """Add ``--over-budget``, which lets an account be charged more than its budget."""
+def consent_options(function: Any) -> Any:
+    """Add the options that allow what is otherwise refused: ``over_budget``, ``replace``."""
+    for name, words in (
+        ("--replace", "Cancel running tasks whose code or inputs have changed."),
+        ("--over-budget", "Submit even if it may cost more than the budget."),
+    ):
+        function = click.option(name, is_flag=True, help=words)(function)
+    return function
+
+
+def notify_option(function: Any) -> Any:
+    """Add ``--notify``, which tells a person that the run has ended."""
     return click.option(
-        "--over-budget", is_flag=True, help="Submit though it may cost more than the budget."
+        "--notify",
+        metavar="COMMAND",
+        help="Line of sh to run when the run has ended, by a job; '' for none.",
+    )(function)
+
+
+def after_run_option(function: Any) -> Any:
+    """Add ``--after-run``, which names a run that must succeed first."""
+    return click.option(
+        "--after-run",
+        type=click.Path(exists=True, file_okay=False, resolve_path=True),
+        metavar="FOLDER",
+        help="Submit by a job, once the run in this folder has succeeded.",
+    )(function)
+
+
+def calls_option(function: Any) -> Any:
+    """Add ``--calls``, which trades submit commands against time."""
+    return click.option(
+        "--calls",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Submit commands it may take; hpcpipe plan prints what more of them would gain.",
     )(function)

@@ -1,46 +1,47 @@
-"""Bare ``hpcpipe``: where you are, and what to type."""
+"""``hpcpipe`` without a command: the site in use here, the last run, and what to type next."""
 
 from __future__ import annotations
 
 import os
 
-import click
-
 from hpcpipe import __version__
 from hpcpipe.errors import HpcpipeError, UsageError
-from hpcpipe.model import format_memory, format_time
-from hpcpipe.run import Run, find_run
+from hpcpipe.quantities import format_memory, format_time
+from hpcpipe.run import Run
 from hpcpipe.site import Site
 from hpcpipe.site.load import load_site
+from hpcpipe.store.recent import find_run
+from hpcpipe.views.text import show
 
 
 def here() -> None:
-    """Say which scheduler and site count here, and how the last run stands."""
+    """Print the scheduler and site in use here, and the state of the last run."""
     try:
         loaded = load_site()
     except HpcpipeError as error:
-        click.echo(f"hpcpipe {__version__}   {os.uname().nodename}   site file: {error}")
+        show(f"hpcpipe {__version__}   {os.uname().nodename}   site file: {error}")
     else:
-        click.echo(f"hpcpipe {__version__}   {os.uname().nodename}   {loaded.why}")
-        _say_site(loaded.site)
+        show(f"hpcpipe {__version__}   {os.uname().nodename}   {loaded.why}")
+        _print_site(loaded.site)
     try:
         run = Run(find_run(None))
     except UsageError:
-        click.echo("Nothing submitted from this folder yet. Try")
-        click.echo("  hpcpipe map --time 10m -- gzip -k {} ::: *.nii    one command, many files")
-        click.echo("  hpcpipe submit workflow.py                        a workflow")
-        click.echo("  hpcpipe site show                                 the settings that count")
-        click.echo(
-            "  hpcpipe site init                                 write what the cluster says"
+        show("Nothing submitted from this folder yet. Try")
+        show("  hpcpipe map --time 10m -- gzip -k {} ::: *.nii    one command, many files")
+        show("  hpcpipe submit workflow.py                        a workflow")
+        show("  hpcpipe site show                                 the settings in use")
+        show(
+            "  hpcpipe site init                                 write a site file for this cluster"
         )
         return
-    from hpcpipe.show import status_lines
+    from hpcpipe.status.left_out import find_left_out
+    from hpcpipe.views.status import status_lines
 
-    for line in status_lines(run.report()):
-        click.echo(line)
+    for line in status_lines(run.report(), find_left_out(run.rundir)):
+        show(line)
 
 
-def _say_site(site: Site) -> None:
+def _print_site(site: Site) -> None:
     queues = "  ".join(
         queue.name
         + ("*" if queue.default else "")
@@ -48,10 +49,10 @@ def _say_site(site: Site) -> None:
         for queue in site.queues
     )
     if queues:
-        click.echo(f"  queues    {queues}")
+        show(f"  queues    {queues}")
     if site.scheduler == "local":
-        cpus = site.local.cpus or os.cpu_count()
-        memory = f", {format_memory(site.local.memory)}" if site.local.memory else ""
-        click.echo(f"  uses      {cpus} cpus{memory} of this machine")
+        cpus = site.own.cpus or os.cpu_count()
+        memory = f", {format_memory(site.own.memory)}" if site.own.memory else ""
+        show(f"  uses      {cpus} cpus{memory} of this machine")
     else:
-        click.echo(f"  arrays    up to {site.limits.array_size} elements")
+        show(f"  arrays    up to {site.limits.array_size} elements")

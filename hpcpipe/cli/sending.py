@@ -1,8 +1,9 @@
-"""The verbs that hand work to the scheduler, or take it back."""
+"""The commands that submit work to the scheduler or cancel it."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,92 +11,120 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpcpipe.cli import asked, budget_option, resource_options, run_option, site_option
-from hpcpipe.model import Resources
+from hpcpipe.cli import (
+    after_run_option,
+    asked,
+    calls_option,
+    completes,
+    consent_options,
+    notify_option,
+    resource_options,
+    run_option,
+    site_option,
+)
+from hpcpipe.errors import ResultError, UsageError
+from hpcpipe.submit.options import Options
+from hpcpipe.views.text import show
 
 if TYPE_CHECKING:
-    from hpcpipe.draft import Draft
+    from hpcpipe.graph.workflow import Workflow
     from hpcpipe.run import Run
-    from hpcpipe.workflow import Workflow
+    from hpcpipe.site.load import Loaded
+    from hpcpipe.submit.prepare import Draft
+
+
+def workflow_arguments(function: Any) -> Any:
+    """Add the workflow's file, and the arguments that are its own."""
+    function = click.argument(
+        "arguments", nargs=-1, metavar="[ARGUMENTS]...", shell_complete=completes("file")
+    )(function)
+    return click.argument("workflow", metavar="FILE[:NAME]", shell_complete=completes("file"))(
+        function
+    )
 
 
 @click.command()
-@click.argument("workflow", metavar="FILE[:NAME]")
+@workflow_arguments
 @site_option
-@budget_option
+@consent_options
+@calls_option
+@notify_option
+@after_run_option
 @resource_options
-def submit(workflow: str, site: str | None, over_budget: bool, **resources: Any) -> None:
-    """Submit everything of a workflow that is not done, and return.
+def submit(**given: Any) -> None:
+    """Submit the tasks of a workflow that still need to run, and return.
 
-    FILE defines one Workflow, or NAME says which. Options are laid over what its tasks ask for.
+    FILE defines one Workflow, or NAME selects one. ARGUMENTS are passed to the file; put -- before
+    any that begin with a dash. Options override the resources of its tasks.
     """
-    from hpcpipe.loading import load_workflow
-
-    source = {"file": _source(workflow)}
-    send(load_workflow(workflow), site, asked(resources), source, over_budget=over_budget)
+    _send_file(**given)
 
 
 @click.command()
-@click.argument("workflow", metavar="FILE[:NAME]")
+@workflow_arguments
 @site_option
-@budget_option
+@consent_options
+@calls_option
+@notify_option
+@after_run_option
 @resource_options
-def run(workflow: str, site: str | None, over_budget: bool, **resources: Any) -> None:
-    """Submit, show progress, and leave with 0 if all went well.
+def run(**given: Any) -> None:
+    """Submit, show progress, and exit with 0 if all tasks succeed.
 
-    Interrupting it stops only the showing: the tasks go on.
+    Interrupting this command does not stop the tasks.
     """
-    from hpcpipe.loading import load_workflow
-
-    source = {"file": _source(workflow)}
-    made = send(load_workflow(workflow), site, asked(resources), source, over_budget=over_budget)
-    made.wait(show=True)
+    _send_file(**given).wait(show=True)
 
 
-def _source(workflow: str) -> str:
-    file, colon, name = workflow.partition(":")
-    return str(Path(file).resolve()) + colon + name
-
-
-def send(
-    workflow: Workflow,
+def _send_file(
+    workflow: str,
+    arguments: tuple[str, ...],
     site: str | None,
-    resources: Resources,
-    source: Mapping[str, Any],
-    *,
     over_budget: bool,
+    replace: bool,
+    calls: int | None,
+    notify: str | None,
+    after_run: str | None,
+    **resources: Any,
 ) -> Run:
-    """Submit a workflow and say what was submitted, in how many calls, and what to type next."""
+    from hpcpipe.frontends.load import load_workflow
+    from hpcpipe.run import file_source
+
+    source = file_source(workflow, arguments)
+    options = Options(asked(resources), over_budget, replace, calls, notify, after_run)
+    return send(load_workflow(workflow, arguments), site, options, source)
+
+
+def send(workflow: Workflow, site: str | None, options: Options, source: Mapping[str, Any]) -> Run:
+    """Submit a workflow, and print what was submitted and what to type next."""
     from hpcpipe.run import submit_with_draft
     from hpcpipe.site.load import load_site
 
     loaded = load_site(site)
-    made, draft = submit_with_draft(
-        workflow, site=loaded, resources=resources, source=source, over_budget=over_budget
-    )
+    made, draft = submit_with_draft(workflow, options, site=loaded, source=source)
     say_submitted(draft, loaded.why)
     return made
 
 
 def say_submitted(draft: Draft, site_why: str) -> None:
-    """Say back what a submission came to."""
-    from hpcpipe.planning import submitted_lines
+    """Print what was submitted."""
+    from hpcpipe.views.plan import submitted_lines
 
     for line in submitted_lines(draft, site_why):
-        click.echo(line)
+        show(line)
 
 
 @click.command()
-@click.argument("workflow", metavar="FILE[:NAME]")
-@click.option("--scripts", is_flag=True, help="Print the scripts, as they would be submitted.")
-@click.option("--why", is_flag=True, help="Say of every other queue why not.")
+@workflow_arguments
+@click.option("--scripts", is_flag=True, help="Also print the scripts.")
+@click.option("--why", is_flag=True, help="Also show why each other queue was not chosen.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--simulate",
     "cores",
     type=click.IntRange(1),
     metavar="CORES",
-    help="Also predict how long it takes on so many cores.",
+    help="Also predict how long it takes on CORES cores.",
 )
 @click.option(
     "--draw",
@@ -104,90 +133,153 @@ def say_submitted(draft: Draft, site_why: str) -> None:
     help="Draw the batches into FILE.svg or FILE.html.",
 )
 @site_option
+@calls_option
 @resource_options
 def plan(
     workflow: str,
+    arguments: tuple[str, ...],
     scripts: bool,
     why: bool,
     as_json: bool,
     cores: int | None,
     draw: Path | None,
     site: str | None,
+    calls: int | None,
     **resources: Any,
 ) -> None:
-    """Print what would be submitted, and why the rest would not. Submits nothing."""
-    from hpcpipe.draft import draft
-    from hpcpipe.loading import load_workflow
-    from hpcpipe.planning import plan_json, plan_lines
+    """Show what would be submitted, and why the rest would not. Submits nothing."""
+    from hpcpipe.frontends.load import load_workflow
     from hpcpipe.site.load import load_site
+    from hpcpipe.submit.prepare import draft
+    from hpcpipe.views.plan import plan_json, plan_lines
 
     loaded = load_site(site)
-    drafted = draft(load_workflow(workflow), loaded.site, resources=asked(resources))
+    made = load_workflow(workflow, arguments)
+    drafted = draft(made, loaded.site, Options(asked(resources), calls=calls))
     if draw:
-        from hpcpipe.drawing import write_drawing
+        from hpcpipe.views.plan_svg import write_drawing
 
         write_drawing(drafted, draw, list(plan_lines(drafted, loaded.why, cores)))
     if as_json:
-        click.echo(json.dumps(plan_json(drafted, cores), indent=1))
+        ids = {task: str(vertex) for vertex, task in made.tasks.items()}
+        click.echo(json.dumps({**plan_json(drafted, cores), "ids": ids}, indent=1))
         return
     for line in plan_lines(drafted, loaded.why, cores, others=why):
-        click.echo(line)
+        show(line)
     for prepared in drafted.prepared if scripts else ():
-        click.echo(f"\n# --- {prepared.id}.sh")
-        click.echo(prepared.script)
+        show(f"\n# --- {prepared.id}.sh")
+        show(prepared.script)
 
 
 @click.command()
+@click.argument("tasks", nargs=-1, metavar="[NODE[/LABEL]]...", shell_complete=completes("task"))
+@click.option("--force", is_flag=True, help="Run the named tasks even if they succeeded.")
 @run_option
+@click.option(
+    "--reload",
+    "file",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    shell_complete=completes("file"),
+    help="Read the workflow's file again, with its arguments, instead of the plan on disk.",
+)
 @site_option
-@budget_option
+@consent_options
+@calls_option
+@notify_option
 @resource_options
-def retry(run_folder: str | None, site: str | None, over_budget: bool, **resources: Any) -> None:
-    """Submit again what failed, with more of what it ran out of.
+def retry(
+    tasks: tuple[str, ...],
+    force: bool,
+    run_folder: str | None,
+    file: str | None,
+    site: str | None,
+    over_budget: bool,
+    replace: bool,
+    calls: int | None,
+    notify: str | None,
+    **resources: Any,
+) -> None:
+    """Submit again what failed, with more of what it ran out of: all, or the named tasks only.
 
-    The workflow's file is read again, so that a mended function is the one that runs. A task that
-    ran out of memory or time asks for twice as much, or for what the options say.
+    Runs what was submitted before, so the workflow's file is not needed; after a change to it, use
+    --reload. A task that ran out of memory or time requests twice as much, or what the options say.
     """
-    from hpcpipe.loading import load_source
-    from hpcpipe.retry import raised_resources
-    from hpcpipe.run import Run, find_run, submit_with_draft
+    from hpcpipe.run import Run, has_changed
+    from hpcpipe.run import retry as again
     from hpcpipe.site.load import load_site
+    from hpcpipe.status.left_out import find_left_out
+    from hpcpipe.store.recent import find_run
+    from hpcpipe.views.status import left_out_lines
 
-    before = Run(find_run(run_folder)).record
-    loaded = load_site(site or before.site)
-    _, draft = submit_with_draft(
-        load_source(before),
-        site=loaded,
-        resources=asked(resources),
-        source=before.source,
-        raise_for=lambda rundir: raised_resources(rundir, loaded.site),
-        over_budget=over_budget,
-    )
+    run = Run(find_run(run_folder))
+    if not site and os.path.isabs(run.record.site) and not os.path.exists(run.record.site):
+        raise UsageError(f"{run.record.site}: the site file of this run is gone; add --site NAME")
+    loaded = load_site(site or run.record.site)
+    if file is None and has_changed(source := run.record.source):
+        show(f"{source['file']} has changed since. To run it as it is now, add --reload")
+    options = Options(asked(resources), over_budget, replace, calls, notify)
+    if file is None:
+        _, draft = again(run.rundir.folder, options, site=loaded, tasks=tasks, force=force)
+    elif tasks or force:
+        raise UsageError("--reload plans all tasks again: name none, and leave out --force")
+    else:
+        draft = _reload(run, file, loaded, options)
     say_submitted(draft, loaded.why if site else "the site of the run before")
+    for line in left_out_lines(find_left_out(run.rundir)):
+        show(line)
+
+
+def _reload(run: Run, file: str, site: Loaded, options: Options) -> Draft:
+    """Plan again from the workflow's file, and submit."""
+    from hpcpipe.frontends.load import load_source
+    from hpcpipe.run import file_source, submit_with_draft
+
+    record = run.record
+    source = record.source
+    path = source.get("file", "").partition(":")[0]
+    if path and not file and not os.path.exists(path):
+        raise UsageError(f"{path}: the file of this run is gone; name it: --reload FILE")
+    if "file" in source or file:
+        source = {**source, **file_source(file or source["file"], source.get("arguments", ()))}
+    return submit_with_draft(
+        load_source(record, file, run.rundir.folder),
+        options,
+        site=site,
+        kept=record.resources,
+        source=source,
+    )[1]
 
 
 @click.command()
-@click.argument("tasks", nargs=-1, metavar="[NODE[/LABEL]]...")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("tasks", nargs=-1, metavar="[NODE[/LABEL]]...", shell_complete=completes("task"))
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @run_option
 def cancel(tasks: tuple[str, ...], yes: bool, run_folder: str | None) -> None:
     """Cancel a run, or some of its tasks.
 
-    Tasks that depend on a cancelled one can no longer run; hpcpipe retry submits them again.
+    Tasks that depend on a cancelled one cannot run; hpcpipe retry submits them again.
     """
-    from hpcpipe.cancel import cancel
-    from hpcpipe.run import Run, find_run
+    from hpcpipe.run import Run
+    from hpcpipe.store import recent
+    from hpcpipe.store.record import PLAN_AGAIN, latest_record
+    from hpcpipe.submit.cancel import cancel
 
-    run = Run(find_run(run_folder))
+    run = Run(recent.find_run(run_folder))
     what = " ".join(tasks) or "the whole run"
     if sys.stdin.isatty() and not yes:
         click.confirm(f"Cancel {what} of {run.rundir.folder}?", abort=True)
     count, along = cancel(run.rundir, tasks)
     if not count:
-        click.echo("Nothing was queued or running.")
+        show("Nothing was queued or running.")
         return
-    click.echo(f"{count} task{'s' * (count > 1)} cancelled.")
+    show(f"{count} task{'s' * (count > 1)} cancelled.")
     if along:
         some = ", ".join(along[:5]) + ", …" * (len(along) > 5)
-        click.echo(f"{len(along)} of them only as it shared an element: {some}")
-    click.echo("Again: hpcpipe retry")
+        show(f"{len(along)} of them because they share a job with others: {some}")
+    try:
+        latest_record(run.rundir)
+        show(f"To run them again: {recent.suggested(run.rundir.folder, 'retry')}")
+    except ResultError:  # what was planned is lost: no retry is possible
+        show(PLAN_AGAIN)

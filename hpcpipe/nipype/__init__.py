@@ -1,6 +1,6 @@
 """nipype workflows, unchanged: ``wf.run(plugin=hpcpipe.nipype.Plugin(site=…))``.
 
-Imports nipype only when it is used; on a compute node only `hpcpipe.nipype.element` is.
+Imports nipype only on use; on a compute node only `hpcpipe.nipype.element` is imported.
 """
 
 from __future__ import annotations

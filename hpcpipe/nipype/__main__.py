@@ -1,4 +1,4 @@
-"""``python -m hpcpipe.nipype PROGRAM …``: a program that only takes a plugin's name finds ours."""
+"""``python -m hpcpipe.nipype PROGRAM …``: run a program that selects plugins by name with ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcpipe.nipype.plugin import register
 
 
 def main() -> None:
-    """Run a program written in Python with its own arguments, the plugin's name being known."""
+    """Run a Python program with its own arguments, after registering the plugin's name."""
     if len(sys.argv) < 2:
         raise UsageError("name a program: python -m hpcpipe.nipype fmriprep …")
     program = sys.argv[1]

@@ -1,4 +1,4 @@
-"""nipype's expanded graph as a workflow of hpcpipe: units alike become one node, an array."""
+"""Convert nipype's expanded graph to a workflow: similar units become one node, an array."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpcpipe.axes import Axis, Edge
-from hpcpipe.labels import labels_for
-from hpcpipe.mapped import Each
+from hpcpipe.graph.axes import Axis, Edge
+from hpcpipe.graph.each import Each
+from hpcpipe.graph.labels import label_of, labels_for
+from hpcpipe.graph.node import Node
+from hpcpipe.graph.workflow import Workflow
 from hpcpipe.nipype import element
-from hpcpipe.nipype.sealing import Sealed, Sealer, own_classes, script_module
-from hpcpipe.nipype.units import Unit, make_units
-from hpcpipe.node import Node
-from hpcpipe.workflow import Workflow
+from hpcpipe.nipype.pickling import Sealed, Sealer, own_classes, script_module
+from hpcpipe.nipype.tasks import Unit, make_units
 
 if TYPE_CHECKING:
     import networkx
 
-_LONGEST = 56  # of a node's name, so that a number may follow
+_LONGEST = 56  # length of a node's name, which leaves room for a number
 
 
 def fill(
@@ -30,10 +30,10 @@ def fill(
     usual: Mapping[str, Any],
     stop: str,
 ) -> dict[str, list[Unit]]:
-    """Fill a workflow with what nipype would run; give the units that the tasks of a node are.
+    """Add what nipype would run to a workflow; return the units of each node's tasks.
 
-    ``usual`` is what nodes ask for that do not say; ``stop`` the file that is to tell of the first
-    crash, or empty.
+    ``usual`` are the default resources of nodes; ``stop`` names the file that records the first
+    crash, or is empty.
     """
     units, done = make_units(graph, usual)
     groups: dict[tuple[Any, ...], list[Unit]] = {}
@@ -41,7 +41,7 @@ def fill(
         groups.setdefault(unit.kind, []).append(unit)
     shared = {
         "classes": Sealed("classes", lambda: own_classes(graph, workflow)),
-        "script": script_module(workflow),
+        "script": Sealed("script", lambda: script_module(workflow)),
         "updatehash": updatehash,
         "stop": Sealed("stop", lambda: stop),
     }
@@ -57,7 +57,7 @@ def fill(
 
 
 def _free(wanted: str, taken: Collection[str]) -> str:
-    """Make a node's name; of one too long the end tells more. A number tells apart doubles."""
+    """Return a unique node name; of a long name, the end is kept, which is more specific."""
     name = wanted[-_LONGEST:].lstrip(".-")
     base = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
     number, free = 1, base
@@ -78,8 +78,8 @@ def _node(
     sealed = [sealer.seal(unit) for unit in members]
     axes: tuple[Axis, ...] = ()
     parts: Any = sealed[0]
-    if len(members) > 1 or members[0].label:
-        labels = labels_for([unit.label for unit in members])
+    if len(members) > 1 or members[0].values:
+        labels = labels_for([unit.values for unit in members], _label)
         axes = (Axis("iterables", labels),)
         parts = Each(sealed, axes[0], labels)
     finished = {at for at, unit in enumerate(members) if all(one in done for one in unit.nodes)}
@@ -91,13 +91,18 @@ def _node(
         members[0].resources,
         folder=False,
         links=tuple(_links(members, place)),
-        fuse=True,  # so that nipype is imported once for all stages of a subject
+        fuse=True,  # import nipype once for all stages of a subject
         done=frozenset(finished),
     )
 
 
+def _label(values: Any) -> str:
+    """Return a unit's label: its values, of a file only what names the subject."""
+    return label_of("_".join(label_of(one) if "/" in one else one for one in values))
+
+
 def _links(members: Sequence[Unit], place: Mapping[Unit, tuple[str, int]]) -> Iterator[Edge]:
-    """Say, for every node above, which of its tasks each member waits for."""
+    """Return, for each upstream node, which of its tasks each member waits for."""
     above: dict[str, list[list[int]]] = {}
     for at, unit in enumerate(members):
         for parent in unit.parents:
@@ -108,7 +113,7 @@ def _links(members: Sequence[Unit], place: Mapping[Unit, tuple[str, int]]) -> It
 
 
 def _edge(upstream: str, needed: Sequence[Sequence[int]]) -> Edge:
-    """Make the edge of these needs: a regular one, which can be kept exactly, where they are."""
+    """Return the edge for these needs: a regular one, which stays exact, if possible."""
     shapes = {tuple(index - indices[0] for index in indices) for indices in needed}
     if len(shapes) == 1 and (offsets := shapes.pop()):
         return Edge(upstream, array("q", [indices[0] for indices in needed]), offsets)

@@ -1,58 +1,67 @@
-"""Runs on the compute node: nodes of nipype, one after the other, as nipype itself runs them.
+"""Run nipype nodes on a compute node, one after another, as nipype itself does.
 
-All that nipype leaves is where and as it always is: results, hashes, reports, crash files. Of the
-graph an element gets its own nodes only; they find their inputs in the results of those before.
+nipype's results, hashes, reports and crash files are where they always are. An element gets only
+its own nodes of the graph; they find their inputs in the results of upstream nodes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from _pickle import loads
+from contextlib import nullcontext
 
-from hpcpipe.nipype.lazily import Finder
+from hpcpipe.nipype.lazy_imports import lazily
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from typing import Any
 
-# Imported with this module, so that tasks that share an element share it, too.
-os.environ.setdefault("NIPYPE_NO_ET", "1")  # else every process asks the network for news
-Finder.install()
-try:
+# Imported with this module, so that tasks that share an element import it once.
+os.environ.setdefault("NIPYPE_NO_ET", "1")  # else every process asks the network for updates
+with lazily():
     from nipype import config, logging
     from nipype.pipeline.engine.nodes import NodeExecutionError
     from nipype.utils import profiler  # noqa: F401  or each node's process would load it anew
-finally:
-    Finder.remove()
+
+
+class SpmFailed(NodeExecutionError):  # type: ignore[misc]
+    """A node whose SPM failed; its text is SPM's own message."""
+
+    @property
+    def words(self) -> str:
+        """Return SPM's message."""
+        return str(self)
 
 
 class Stopped(Exception):
-    """A node that was not run, because another crashed and nipype was told to stop then."""
+    """A node that was not run because another crashed and stop_on_first_crash is set."""
 
     @property
     def hpcpipe_words(self) -> str:
-        """Say it without the name of its class."""
+        """Return the message without the name of the class."""
         return str(self)
 
 
 def run(
-    parts: bytes, classes: bytes, script: str, updatehash: bool, at_a_time: int, stop: bytes
+    parts: bytes, classes: bytes, script: bytes, updatehash: bool, at_a_time: int, stop: bytes
 ) -> str:
     """Run the pickled nodes of one task; return the last one's folder.
 
-    ``classes`` are the user's own, ``script`` the module of the workflow's file. ``at_a_time``
-    sub-nodes of a MapNode run together. ``stop`` names a file that the first crash leaves, if it
-    is to stop the others. A node whose predecessor in ``parts`` failed is left out; the first
-    error is raised in the end.
+    ``classes`` are the user's own, ``script`` is the module of the workflow's file. ``at_a_time``
+    sub-nodes of a MapNode run in parallel. ``stop`` names the file that records the first crash, if
+    it must stop the others. A node whose predecessor in ``parts`` failed is skipped; the first
+    error is raised at the end.
     """
     stopping = loads(stop)
     if stopping and os.path.exists(stopping):
         with open(stopping) as file:
             raise Stopped(f"not run: {file.read()} crashed, and stop_on_first_crash is set")
-    _install(loads(classes), script)
+    _install(loads(classes), loads(script))
     failed: set[str] = set()
     first: Exception | None = None
     folder = ""
@@ -75,10 +84,10 @@ def run(
 
 
 def _install(classes: Iterable[type], script: str) -> None:
-    """Put the user's own classes where the pickles that nipype writes and reads look for them.
+    """Install the user's own classes where nipype's pickles look for them.
 
-    They came by value. The workflow's own file must not be executed here, so a module of its name
-    stands for it.
+    They were sent by value. The workflow's file must not be executed here, so a module of its name
+    replaces it.
     """
     from importlib import import_module
     from types import ModuleType
@@ -96,7 +105,7 @@ def _install(classes: Iterable[type], script: str) -> None:
 
 def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int) -> str:
     """Run a node, or a sub-node of a MapNode; on an error leave nipype's crash file."""
-    # What nipype's own jobs do by importing matplotlib, whether or not the node will need it.
+    # nipype's own jobs import matplotlib here, whether or not the node needs it.
     os.environ.setdefault("MPLBACKEND", node.config["execution"]["matplotlib_backend"])
     config.update_config(node.config)
     logging.update_logging(config)
@@ -104,20 +113,34 @@ def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int) -> s
     try:
         if sub is not None:
             node = _sub_node(node, sub)
-        elif at_a_time > 1:
-            _run_sub_nodes(node, updatehash, at_a_time)
-        node.run(updatehash=updatehash)
+        with _prepared(node.interface):
+            if sub is None and at_a_time > 1:
+                _run_sub_nodes(node, updatehash, at_a_time)
+            node.run(updatehash=updatehash)
     except Exception as error:
         from nipype.pipeline.plugins.tools import report_crash
 
+        if said := re.search(r"\bCommandFailed: (.+)", str(error)):
+            failed = SpmFailed(said[1])
+            crash = report_crash(node, traceback=[f"{failed}\n"])  # its whole output is in the log
+            failed.add_note(f"nipype's crash file: {crash}")
+            raise failed from None
         error.add_note(f"nipype's crash file: {report_crash(node)}")
         error.hpcpipe_words = _words(error)  # type: ignore[attr-defined]
         raise
     return str(node.output_dir())
 
 
+def _prepared(interface: Any) -> AbstractContextManager[None]:
+    if "nipype.interfaces.spm" not in sys.modules:
+        return nullcontext()
+    from hpcpipe.nipype.spmcall import in_node
+
+    return in_node(interface)
+
+
 def _words(error: Exception) -> str:
-    """Say in a line what went wrong: what nipype quotes last, and the program's own last word."""
+    """Return an error in one line: nipype's last quoted line, and the program's own last line."""
     text = str(error).rstrip()
     last = text.rpartition("\n")[2].strip()
     _, found, told = text.partition("\nStderr:\n")
@@ -127,7 +150,7 @@ def _words(error: Exception) -> str:
 
 
 def _sub_node(node: Any, number: int) -> Any:
-    """Make the sub-node of a MapNode that was cut down to the one item of that number."""
+    """Return sub-node ``number`` of a MapNode that was reduced to that one item."""
     node._get_inputs()
     node._check_iterfield()
     ((_, sub),) = node._make_nodes()
@@ -136,19 +159,19 @@ def _sub_node(node: Any, number: int) -> Any:
 
 
 def _await_results(node: Any) -> None:
-    """Wait a little for results of the nodes before: a common filesystem may show them late."""
+    """Wait briefly for upstream results, which a shared filesystem may show late."""
     until = time.monotonic() + float(node.config["execution"]["job_finished_timeout"])
     for result in {source for source, _ in node.input_source.values()}:
         while not os.path.exists(result) and time.monotonic() < until:
             if os.path.isdir(os.path.dirname(result)):
-                os.listdir(os.path.dirname(result))  # which makes an NFS client look again
+                os.listdir(os.path.dirname(result))  # makes an NFS client refresh its cache
             time.sleep(0.2)
 
 
 def _run_sub_nodes(node: Any, updatehash: bool, at_a_time: int) -> None:
-    """Run the sub-nodes of a MapNode side by side; the MapNode itself then finds them done.
+    """Run the sub-nodes of a MapNode in parallel; the MapNode itself then finds them done.
 
-    Not where it would run them all again, because it must always run. Raises as the MapNode does.
+    Does nothing for a MapNode that always runs, and would run them again. Raises like the MapNode.
     """
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -158,7 +181,7 @@ def _run_sub_nodes(node: Any, updatehash: bool, at_a_time: int) -> None:
     if forced or node._serial or (cached and (updated or updatehash)) or node.num_subnodes() < 2:
         return
     subs = node.get_subnodes()
-    # Forked, so that no sub-node needs to be pickled, or nipype to be imported again.
+    # Forked, so that no sub-node needs pickling and nipype is not imported again.
     with ProcessPoolExecutor(at_a_time, get_context("fork"), _keep, (subs,)) as pool:
         errors = list(pool.map(_run_kept, range(len(subs))))
     if any(errors):

@@ -1,8 +1,7 @@
-"""The plugin for nipype's ``Workflow.run``: the whole graph goes to the scheduler at once."""
+"""The plugin for nipype's ``Workflow.run``: submit the whole graph to the scheduler at once."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,33 +11,33 @@ from nipype.pipeline.plugins.base import PluginBase
 from nipype.utils.misc import str2bool
 
 from hpcpipe.errors import WorkflowError
-from hpcpipe.model import Resources
-from hpcpipe.nipype.following import follow
-from hpcpipe.nipype.taking import convert
-from hpcpipe.run import submit_with_draft
+from hpcpipe.nipype.capture import convert
+from hpcpipe.nipype.wait import follow
+from hpcpipe.resources import Resources
+from hpcpipe.run import file_source, submit_with_draft
 
 if TYPE_CHECKING:
     import networkx
 
+    from hpcpipe.graph.workflow import Workflow
     from hpcpipe.site import Site
     from hpcpipe.site.load import Loaded
-    from hpcpipe.workflow import Workflow
 
 logger = logging.getLogger("nipype.workflow")
 
 _RESOURCES = Resources._fields
 _OURS = {"site", "wait", "status_callback", "map_procs", "sbatch_args", *_RESOURCES}
-# What MultiProc takes, and programs pass whatever the plugin is.
+# Arguments of MultiProc, which programs pass to any plugin.
 _LIMITS = {"n_procs", "memory_gb", "n_gpu_procs", "raise_insufficient"}
 
 
 class Plugin(PluginBase):  # type: ignore[misc]
-    """Runs nipype's workflows by hpcpipe: ``wf.run(plugin=Plugin(site="…"))``.
+    """A plugin that runs nipype workflows with hpcpipe: ``wf.run(plugin=Plugin(site="…"))``.
 
-    ``site`` is a site's name or file (default: the one that counts here). With ``wait=False`` it
-    returns when all is handed over. Anything else is for all nodes that do not say it themselves:
-    ``time``, ``memory``, ``cpus``, ``queue``, ``account``, and ``map_procs``, how many sub-nodes of
-    a MapNode run at a time where they share an element. ``plugin_args`` may say all this, too.
+    ``site`` is a site's name or file (default: the one in use here). With ``wait=False`` it returns
+    once everything is submitted. Further arguments are defaults for all nodes: ``time``,
+    ``memory``, ``cpus``, ``queue``, ``account``, and ``map_procs``, the number of sub-nodes of a
+    MapNode that run in parallel if they share an element. ``plugin_args`` may set all of these too.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class Plugin(PluginBase):  # type: ignore[misc]
     def run(
         self, graph: networkx.DiGraph, config: Mapping[str, Any], updatehash: bool = False
     ) -> None:
-        """Submit all that nipype's hashes say must run, and wait for its end if told to.
+        """Submit all nodes that must run according to nipype's hashes; wait for them if requested.
 
-        Raises WorkflowError for what cannot be read, SchedulerError, LockHeld, and after waiting
-        the first node's own error.
+        Raises WorkflowError for arguments that cannot be read, SchedulerError, LockHeld, and after
+        waiting the first node's own error.
         """
         if not len(graph):
             return
@@ -82,18 +81,18 @@ class Plugin(PluginBase):  # type: ignore[misc]
             follow(run, graph, workflow.units, self._status_callback, stop_first)
 
     def _source(self, workflow: Workflow) -> dict[str, Any]:
-        """Say where the workflow can be read again, and what it was run with, for `retry`."""
+        """Return where `retry` can read the workflow again, and the arguments it was run with."""
         file = getattr(sys.modules.get("__main__"), "__file__", None)
         plain = {
             name: value
             for name, value in self.plugin_args.items()
             if isinstance(value, str | int | float)
         }
-        where = {"file": os.path.abspath(file), "name": workflow.name} if file else {}
+        where = {**file_source(file, sys.argv[1:]), "name": workflow.name} if file else {}
         return {**where, "nipype": plain}
 
     def _check_limits(self, graph: networkx.DiGraph) -> None:
-        """Raise RuntimeError, as MultiProc does, for a node above what ``plugin_args`` allow."""
+        """Raise RuntimeError, like MultiProc, if a node exceeds the limits of ``plugin_args``."""
         if not self.plugin_args.get("raise_insufficient", True):
             return
         most = {name: self.plugin_args.get(name) for name in _LIMITS}
@@ -112,17 +111,17 @@ class Plugin(PluginBase):  # type: ignore[misc]
                     )
 
     def _check_end(self, config: Mapping[str, Any]) -> None:
-        """Raise WorkflowError where nipype wants all results at the end, and nobody waits."""
+        """Raise WorkflowError if nipype needs all results at the end, and nobody waits for them."""
         if self.wait:
             return
         if str2bool(config["execution"]["write_provenance"]):
             raise WorkflowError(
-                "write_provenance needs all results: leave out wait=False, or set it to false"
+                "write_provenance needs all results: omit wait=False, or set it to false"
             )
 
 
 def register() -> None:
-    """Let nipype find the plugin by its name: ``wf.run(plugin="hpcpipe")``."""
+    """Register the plugin with nipype by name: ``wf.run(plugin="hpcpipe")``."""
     from nipype.pipeline import plugins
 
     plugins.hpcpipePlugin = Plugin

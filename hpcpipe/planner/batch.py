@@ -7,27 +7,26 @@ from dataclasses import dataclass, field
 from heapq import heapreplace
 from itertools import pairwise
 from math import ceil
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from hpcpipe.model import Resources
-from hpcpipe.plan import NodePlan
+from hpcpipe.keys.plan import NodePlan
+from hpcpipe.resources import Resources
 
 
 @dataclass(frozen=True)
-class Standing:
+class InFlightJob:
     """A job of an earlier submission that tasks still to run depend on."""
 
     job: str
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(NamedTuple):
     """One dependency of a batch: on another batch, by number, or on a standing job.
 
-    ``relaxed`` says that it waits for more than it needs.
+    ``relaxed`` means that it waits for more than it needs.
     """
 
-    on: int | Standing
+    on: int | InFlightJob
     kind: Literal["each", "all"] = "all"
     element: int | None = None
     relaxed: bool = False
@@ -40,7 +39,7 @@ class Batch:
     ``tasks`` are flat indices within their nodes, in the order in which elements run them; the
     n-th is of the node ``nodes[which[n]]``, or of the only one. Element e runs the tasks from
     ``starts[e]`` to ``starts[e + 1]``; without ``starts``, one each. They run one after the other;
-    or, if it has several ``lanes``, side by side by the ``strand``, which is of so many tasks.
+    or, if it has several ``lanes``, side by side in strands of ``strand`` tasks each.
     ``indices`` are the elements' array indices, ascending; None for a plain job.
     """
 
@@ -58,6 +57,11 @@ class Batch:
     def elements(self) -> int:
         """How many elements it has; a plain job has one."""
         return len(self.tasks) if self.starts is None else len(self.starts) - 1
+
+    @property
+    def lenient(self) -> bool:
+        """Whether its tasks see for themselves who succeeded upstream, as all may not."""
+        return any(edge.least is not None for node in self.nodes for edge in node.edges)
 
     @property
     def name(self) -> str:
@@ -81,12 +85,12 @@ class Batch:
         return self.resources.times(self.lanes, 1).cpus or 1
 
     def span(self, seconds: Sequence[float]) -> float:
-        """Say how long an element takes whose tasks take so long."""
+        """Return how long an element takes whose tasks take these times."""
         strands = range(0, len(seconds), self.strand)
         return span([sum(seconds[at : at + self.strand]) for at in strands], self.lanes)
 
     def members(self) -> Iterator[tuple[NodePlan, int]]:
-        """Give every task: its node, and its flat index there."""
+        """Yield every task: its node, and its flat index there."""
         if self.which is None:
             (node,) = self.nodes
             return ((node, task) for task in self.tasks)
@@ -97,45 +101,33 @@ class Batch:
 class Limits:
     """What the site allows: elements in one array (0: no arrays), scheduler calls in all.
 
-    ``elements`` is how many a submission may have, ``shortest`` the seconds below which tasks are
-    too short for an element of their own; ``packs`` how many tasks, by what they ask for, have to
-    share an element, and ``lanes`` how many of them run side by side where they do; ``cores`` is
-    how many a user has at a time, if known.
-    A graph that is searched for arrays takes at most ``coarse_calls``, and as few as make its
-    makespan no longer than by the part ``slack``. ``untimed`` says that a task that asks for no
-    time is given none.
+    By what tasks ask for, ``packs`` is how many strands of them share an element, and ``lanes`` how
+    many of these run side by side; ``cores`` is how many a user has at a time, if known.
+    A graph that is searched for arrays takes at most ``search_calls`` (None: 20, or 40 if it is
+    small), and as few as make its makespan no longer than by the part ``slack``. ``untimed`` means
+    that a task that requests no time gets no time limit.
     """
 
     array_size: int = 1000
     calls: int = 200
-    elements: int | None = None
-    shortest: int | None = None
     packs: Mapping[Resources, int] = field(default_factory=dict)
     lanes: Mapping[Resources, int] = field(default_factory=dict)
     cores: int | None = None
-    coarse_calls: int = 20
+    search_calls: int | None = None
     slack: float = 0.02
     untimed: bool = False
 
     def lanes_of(self, asked: Resources) -> int:
-        """Say how many tasks that ask for this an element can run side by side."""
+        """Return how many tasks of a class an element can run side by side."""
         return self.lanes.get(asked, 1)
 
-    def pack_of(self, asked: Resources, least: int = 1) -> int:
-        """Say how many strands of tasks that ask for this should share an element.
-
-        So many as it says, or else one for every lane. If that is too few, for the site's limits
-        or for ``least``, so many more that there are as many for each lane.
-        """
-        lanes = self.lanes_of(asked)
-        wished = asked.pack or lanes
-        turns = ceil(self.shortest / asked.time) if self.shortest and asked.time else 1
-        least = max(least, self.packs.get(asked, 1), (turns - 1) * lanes + 1)
-        return wished if wished >= least else ceil(least / lanes) * lanes
+    def pack_of(self, asked: Resources) -> int:
+        """Return how many strands of tasks of a class share an element."""
+        return self.packs.get(asked) or asked.pack or self.lanes_of(asked)
 
 
 def span(seconds: Sequence[float], lanes: int) -> float:
-    """Say how long strands take if each lane runs the next one as soon as it is free."""
+    """Return how long strands take if each lane runs the next one as soon as it is free."""
     if lanes == 1:
         return sum(seconds)
     free = [0.0] * min(lanes, len(seconds))

@@ -1,21 +1,26 @@
-"""What a plan is thought to come to: its makespan on so many cores, and what its waits cost."""
+"""The predicted makespan of a plan on a number of cores, and what its waits cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf
 from typing import Literal
 
-from hpcpipe.model import Capabilities
-from hpcpipe.plan import Plan
-from hpcpipe.planner.batch import Batch, Standing
-from hpcpipe.planner.coarse import likely_cores
-from hpcpipe.planner.elements import Elements, make_elements
+from hpcpipe.jobs import Capabilities
+from hpcpipe.keys.fates import RUN
+from hpcpipe.keys.plan import Plan
+from hpcpipe.planner.batch import Batch, Limits
+from hpcpipe.planner.compile import make_batches
+from hpcpipe.planner.element_graph import Elements, make_elements
+from hpcpipe.planner.search.baseline import exact_makespans
+from hpcpipe.planner.search.search import likely_cores
 from hpcpipe.planner.simulate import Job, simulate
-from hpcpipe.planner.yardstick import exact_makespans
 
 _LARGE = 300_000  # tasks whose exact dependencies are not simulated for comparison
+_TRADED = 20_000  # tasks that are not planned again, as that takes long
+_TRIED = (10, 20, 40, 80, 160)  # calls of which the trade is shown
 
 
 Basis = Literal["known", "asked", "equal"]
@@ -23,11 +28,11 @@ Basis = Literal["known", "asked", "equal"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """How a plan would go on so many cores; times in seconds.
+    """How a plan would run on ``cores`` cores; times in seconds.
 
     ``exact`` is the makespan with a call for every task, the longest path first, where it was
-    worked out. ``basis`` says what run times it rests on: those known of at least some nodes;
-    where none are, the time that is asked for; or else all tasks count as one second.
+    simulated. ``basis`` names the run times used: those known of at least some nodes;
+    else the requested time; or else all tasks count as one second.
     """
 
     cores: int
@@ -54,9 +59,9 @@ def predict(
     seconds: Mapping[str, Sequence[float]],
     cores: int | None = None,
 ) -> Prediction:
-    """Simulate batches on so many cores; ``seconds`` are run times by node, as far as known.
+    """Simulate batches on ``cores``; ``seconds`` are run times by node, as far as known.
 
-    Without ``cores``, on so many as the graph keeps busy in the mean. Jobs of earlier submissions
+    Without ``cores``, on as many as the graph keeps busy on average. Jobs of earlier submissions
     are taken to have ended. Raises UsageError where a task asks for more cores than there are.
     """
     basis: Basis = "known" if seconds else "equal"
@@ -73,31 +78,39 @@ def predict(
     return Prediction(cores, gone.makespan, exact, gone.core_seconds, basis)
 
 
+def trade(
+    plan: Plan,
+    can: Capabilities,
+    limits: Limits,
+    seconds: Mapping[str, Sequence[float]],
+    cores: int,
+) -> Iterator[tuple[int, int, float]]:
+    """Plan with other limits of calls; of those that pay, yield the limit, calls and makespan."""
+    if plan.count(RUN) > _TRADED:
+        return
+    best = inf
+    for calls in _TRIED:
+        allowed = replace(limits, calls=max(calls, limits.calls), search_calls=calls)
+        batches = make_batches(plan, can, allowed, lambda: seconds)
+        told = predict(plan, batches, can, seconds, cores).makespan
+        if told < 0.99 * best:
+            yield calls, len(batches), told
+            best = told
+
+
 def jobs_of(batches: Sequence[Batch], graph: Elements) -> list[Job]:
-    """Give batches as the simulator takes them; the graph has each task as an element."""
+    """Convert batches to the simulator's jobs; the graph has each task as an element."""
     took = {one: s for tasks, s in zip(graph.tasks, graph.seconds, strict=True) for one in tasks}
     number = {node.node.name: at for at, node in enumerate(graph.nodes)}
-    return [_job(batch, batches, number, took) for batch in batches]
+    return [_job(batch, number, took) for batch in batches]
 
 
 def _job(
     batch: Batch,
-    batches: Sequence[Batch],
     number: Mapping[str, int],
     took: Mapping[tuple[int, int], float],
 ) -> Job:
     tasks = [took[number[node.node.name], task] for node, task in batch.members()]
     if batch.starts is not None:
         tasks = [batch.span(tasks[first:last]) for first, last in pairwise(batch.starts)]
-    whole, each, elements = [], [], []
-    for wait in batch.waits:
-        if isinstance(wait.on, Standing):
-            continue
-        if wait.kind == "each":
-            each.append(wait.on)
-        elif wait.element is None:
-            whole.append(wait.on)
-        else:
-            indices = batches[wait.on].indices
-            elements.append((wait.on, 0 if indices is None else indices.index(wait.element)))
-    return Job(tasks, batch.indices or (0,), whole, each, elements, batch.cpus)
+    return Job(tasks, batch.indices or (0,), batch.waits, batch.cpus)

@@ -1,37 +1,28 @@
 """A site: one cluster's settings as frozen values, and how each of them is read.
 
 The fields are the keys of a site file. A field's type carries the kind of its value and, last, its
-documentation; a table's is its class's. Where the files lie is not known here.
+documentation; a table's is its class's. A table that only one scheduler reads is its adapter's to
+define, and in ``tables`` here. Where the files lie is not known here.
 """
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Literal
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Annotated, Any, Literal
 
-from hpcpipe.model import Resources
-from hpcpipe.site.options import (
-    LSF,
-    PBS,
-    Drmaa,
-    Flux,
-    HTCondor,
-    Ipyparallel,
-    Local,
-    Oar,
-    Scheduler,
-    Sge,
-    Slurm,
-    Torque,
-)
-from hpcpipe.site.queues import Cost, Queue, Step
-from hpcpipe.site.values import (
+from hpcpipe.resources import Resources
+from hpcpipe.schedulers import REGISTRY, find_adapter
+from hpcpipe.site.queues import Cost as Cost
+from hpcpipe.site.queues import Queue as Queue
+from hpcpipe.site.queues import Step as Step
+from hpcpipe.values import (
     Amount,
     Count,
     Date,
     Flag,
     Folder,
+    Kind,
     Line,
     Lines,
     Memory,
@@ -42,34 +33,22 @@ from hpcpipe.site.values import (
     Time,
     Variable,
     one_of,
+    text,
 )
 
-__all__ = [
-    "LSF",
-    "PBS",
-    "Account",
-    "Cost",
-    "Defaults",
-    "Drmaa",
-    "Environment",
-    "Flux",
-    "HTCondor",
-    "Ipyparallel",
-    "Limits",
-    "Local",
-    "Nodes",
-    "Oar",
-    "Queue",
-    "Scheduler",
-    "Scratch",
-    "Sge",
-    "Site",
-    "Slurm",
-    "Software",
-    "Step",
-    "Torque",
-]
 
+def _scheduler(value: object) -> str:
+    return find_adapter(text(value)).name
+
+
+Scheduler = Annotated[
+    str,
+    Kind(
+        f"{', '.join(f'``{name}``' for name in REGISTRY)}, or one that a package adds",
+        {"anyOf": [{"enum": [*REGISTRY]}, {"type": "string"}]},
+        _scheduler,
+    ),
+]
 Said = Annotated[
     Literal["account", "cpus", "memory", "time"], one_of("account", "cpus", "memory", "time")
 ]
@@ -90,13 +69,17 @@ class Defaults:
     account_from: Annotated[
         Variable | None, 'The variable that names the account, where it is set: "PROJECT".'
     ] = None
+    notify: Annotated[
+        Line | None, 'What is run when a run has ended: "mail -s "$HPCPIPE_VERDICT" ada".'
+    ] = None
     prefer: Annotated[
         Prefer | None, "What to choose among queues by; unset, the order of the file."
     ] = None
 
     def resources(self) -> Resources:
-        """Give them as resources, to lay a task's own over."""
-        own = {name: value for name, value in asdict(self).items() if name != "account_from"}
+        """Return them as resources, which a task's own override."""
+        others = ("account_from", "notify")
+        own = {name: value for name, value in asdict(self).items() if name not in others}
         return Resources(**own)
 
 
@@ -116,6 +99,9 @@ class Limits:
     watch_memory: Annotated[
         Flag, "Whether each job keeps its own limit of memory, as the scheduler does not."
     ] = False
+    log_size: Annotated[
+        Memory | None, 'Size over which a log loses its middle: "100M"; unset, any.'
+    ] = None
     cores: Annotated[Count | None, "Cores that one user gets at a time; unset, unknown."] = None
     shortest_job: Annotated[
         Time | None, "The shortest job worth a place in the queue; shorter tasks are packed."
@@ -132,6 +118,9 @@ class Environment:
     """What surrounds a task on its node."""
 
     shell: Annotated[Line, "The script's first line, after #!."] = "/bin/sh"
+    inherit: Annotated[
+        Flag, "Whether a task gets the variables of the shell that hpcpipe is typed in."
+    ] = True
     prologue: Annotated[tuple[Text, ...], "Lines of sh that run before the task: module load."] = ()
     variables: Annotated[Mapping[Variable, Text], "Variables exported to the task."] = field(
         default_factory=dict
@@ -201,6 +190,12 @@ class Site:
     detect: Annotated[
         tuple[Setting, ...], 'Variables that tell this site by their value: "CC_CLUSTER=narval".'
     ] = ()
+    detect_command: Annotated[
+        Name | None, 'A command that identifies this site where it is found: "sbatch".'
+    ] = None
+    detect_version: Annotated[
+        Text, "How its --version begins, if other schedulers have a command of that name."
+    ] = ""
     extends: Annotated[Text | None, "Another site, by name or path, that this one changes."] = None
     as_of: Annotated[Date | None, "The day on which the settings were last checked."] = None
     sources: Annotated[tuple[Text, ...], "Where the settings are documented."] = ()
@@ -225,24 +220,25 @@ class Site:
     accounts: Annotated[Mapping[Name, Account], "The accounts; unset, taken at their word."] = (
         field(default_factory=dict)
     )
-    slurm: Slurm = field(default_factory=Slurm)
-    sge: Sge = field(default_factory=Sge)
-    drmaa: Drmaa = field(default_factory=Drmaa)
-    pbs: PBS = field(default_factory=PBS)
-    torque: Torque = field(default_factory=Torque)
-    lsf: LSF = field(default_factory=LSF)
-    flux: Flux = field(default_factory=Flux)
-    htcondor: HTCondor = field(default_factory=HTCondor)
-    oar: Oar = field(default_factory=Oar)
-    ipyparallel: Ipyparallel = field(default_factory=Ipyparallel)
-    local: Local = field(default_factory=Local)
+    tables: Mapping[str, Any] = field(default_factory=dict)  # by scheduler, see `table`
+
+    def table(self, scheduler: str) -> Any:
+        """Return the options that only this scheduler's adapter reads; None where it has none."""
+        options = find_adapter(scheduler).options
+        return self.tables.get(scheduler) or (options() if options else None)
 
     @property
     def written_for(self) -> str:
         """Whose directives the scripts have: the scheduler's, or those that DRMAA hands on."""
-        return self.drmaa.dialect if self.scheduler == "drmaa" else self.scheduler
+        return str(getattr(self.table(self.scheduler), "dialect", self.scheduler))
 
     @property
-    def own(self) -> object:
-        """The table of that scheduler's own options; None where it has none."""
-        return getattr(self, self.written_for, None)
+    def own(self) -> Any:
+        """The options of that scheduler."""
+        return self.table(self.written_for)
+
+
+def keys(table: type[Any]) -> list[Field[Any]]:
+    """Return the keys of a table of the site file, given its class; for `Site`, without the tables
+    of the adapters."""
+    return [one for one in fields(table) if (table, one.name) != (Site, "tables")]

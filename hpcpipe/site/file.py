@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hpcpipe.errors import ConfigError, near
-
-# A command that only one scheduler has, and the shipped site for it.
-_TELLING = {
-    "sbatch": "slurm",
-    "qconf": "sge",
-    "oarsub": "oar",
-    "bsub": "lsf",
-    "flux": "flux",
-    "condor_submit_dag": "htcondor",
-}
-# Several have a `qstat`; what each says of its version begins so.
-_QSTATS = {"pbs_version": "pbs", "Version:": "torque"}
+from hpcpipe.schedulers import REGISTRY, outside
 
 
 def _version(command: str) -> str:
@@ -68,6 +59,12 @@ class Machine:
         for folder in (self.user / "sites", self.system / "sites", self.shipped):
             yield from sorted(folder.glob("*.toml"))
 
+    def brought(self) -> Iterator[Path]:
+        """Walk the files that packages bring with adapters of their own."""
+        for adapter in outside().values():
+            if adapter.folder is not None:
+                yield from sorted(adapter.folder.glob("*.toml"))
+
     def label(self, file: Path) -> str:
         """Name a file in messages: a shipped one by its name, any other by its path."""
         return file.name if file.parent == self.shipped else str(file)
@@ -90,32 +87,50 @@ def choose(asked: str | None, machine: Machine) -> tuple[Path, str]:
     for folder, whose in ((machine.user, "your own"), (machine.system, "this machine's")):
         if (file := folder / "site.toml").is_file():
             return file, f"using {file}, {whose}"
+    sites = {file: _read(file, machine) for file in machine.sites()}
     for known in (_by_variable, _by_host):
-        for file in machine.sites():
-            if why := known(_read(file, machine), machine):
+        for file, data in sites.items():
+            if why := known(data, machine):
                 return file, f"{why}: using {machine.label(file)}"
-    if found := scheduler_here(machine):
-        command, site = found
-        why = f"no site file; {command} found: using the shipped site {site!r}"
-        return machine.shipped / f"{site}.toml", why
+    if found := scheduler_here(machine, sites):
+        file, what = found
+        return file, f"no site file; {what} found: using {machine.label(file)}"
     return machine.shipped / "local.toml", "no scheduler found: running on this machine's processes"
 
 
-def scheduler_here(machine: Machine) -> tuple[str, str] | None:
-    """Find a scheduler by its commands: what was found, and the shipped site for it."""
-    for command, site in _TELLING.items():
-        if machine.which(command):
-            return command, site
-    said = machine.says("qstat") if machine.which("qstat") else ""
-    for begin, site in _QSTATS.items():
-        if said.startswith(begin):
-            return f"qstat of {site.upper()}", site
+def scheduler_here(
+    machine: Machine, sites: Mapping[Path, Mapping[str, Any]] | None = None
+) -> tuple[Path, str] | None:
+    """Find a scheduler by its command: the site file that names the command, and what was found.
+
+    Of several schedulers of ours the first in the registry counts. Packages come last, since
+    looking them up takes a while.
+    """
+    place = {f"{name}.toml": at for at, name in enumerate(REGISTRY)}
+    says = cache(machine.says)
+    sites = sites or {file: _read(file, machine) for file in machine.sites()}
+    ours = sorted(sites.items(), key=lambda site: place.get(machine.label(site[0]), -1))
+    brought = ((file, _read(file, machine)) for file in machine.brought())
+    for file, data in itertools.chain(ours, brought):
+        if what := _by_command(data, machine, says):
+            return file, what
     return None
 
 
+def _by_command(data: Mapping[str, Any], machine: Machine, says: Callable[[str], str]) -> str:
+    """Return the command that identifies the scheduler of a site, if found, else an empty text."""
+    command, version = str(data.get("detect_command", "")), str(data.get("detect_version", ""))
+    if not command or not machine.which(command):
+        return ""
+    if not version:
+        return command
+    return f"{command} of {data['name']}" if says(command).startswith(version) else ""
+
+
 def known_sites(machine: Machine) -> dict[str, Path]:
-    """Map the names of sites to files; the user's hide the system's, and these the shipped."""
-    return dict(sorted({file.stem: file for file in reversed([*machine.sites()])}.items()))
+    """Map the names of sites to files; the user's hide the system's, these the shipped."""
+    files = [*machine.sites(), *machine.brought()]
+    return dict(sorted({file.stem: file for file in reversed(files)}.items()))
 
 
 def chain(file: Path, machine: Machine, seen: tuple[Path, ...] = ()) -> list[Layer]:
@@ -156,6 +171,7 @@ def _resolve(
     if "/" in word or word.endswith(".toml"):
         return folder / word
     named = [file for file in machine.sites() if file.stem == word]
+    named = named or [file for file in machine.brought() if file.stem == word]
     if not named:
         hint = near(word, known_sites(machine))
         raise ConfigError(f"{where}: no site is called {word!r}{hint}")
@@ -163,16 +179,16 @@ def _resolve(
 
 
 def _by_variable(data: Mapping[str, Any], machine: Machine) -> str:
-    """Say which variable tells that this machine is of the site; else nothing."""
+    """Return which variable's value identifies this machine as the site's; else nothing."""
     for setting in _texts(data.get("detect", [])):
         name, _, value = setting.partition("=")
-        if value and machine.environ.get(name) == value:
-            return f"${name} is {value!r} here"
+        if value and fnmatchcase(here := machine.environ.get(name, ""), value):
+            return f"${name} is {here!r} here"
     return ""
 
 
 def _by_host(data: Mapping[str, Any], machine: Machine) -> str:
-    """Say which pattern of the site's hosts matches this machine's name; else nothing."""
+    """Return which pattern of the site's hosts matches this machine's name; else nothing."""
     for pattern in _texts(data.get("hosts", [])):
         if fnmatchcase(machine.host.lower(), pattern.lower()):
             return f"this host, {machine.host}, matches {pattern!r}"

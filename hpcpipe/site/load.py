@@ -1,8 +1,8 @@
-"""Loading a site: its layers laid over one another, checked, and which layer set each value.
+"""Load a site: merge and check its layers, and record which layer set each value.
 
-Layers, the later over the earlier: what is built in, the files that are extended, the site file,
-and what the caller overrides. Tables are laid over one another key by key; a list is replaced
-whole. What a file says of itself (its name, hosts, sources) is never inherited.
+Layers, each overriding the one before: built-in values, the files that are extended, the site file,
+and the caller's overrides. Tables are merged key by key; a list is replaced as a whole. What a file
+says about itself (its name, hosts, sources) is never inherited.
 """
 
 from __future__ import annotations
@@ -18,10 +18,22 @@ from hpcpipe.errors import ConfigError
 from hpcpipe.site import Queue, Site
 from hpcpipe.site.check import clashes
 from hpcpipe.site.file import Layer, Machine, chain, choose
-from hpcpipe.site.read import read_site
+from hpcpipe.site.read import read_site, site_to_dict
 
 _OF_ITSELF = frozenset(
-    {"name", "description", "hosts", "detect", "extends", "as_of", "sources", "tried", "retires"}
+    (
+        "name",
+        "description",
+        "hosts",
+        "detect",
+        "detect_command",
+        "detect_version",
+        "extends",
+        "as_of",
+        "sources",
+        "tried",
+        "retires",
+    )
 )
 
 Steps = tuple[str | int, ...]
@@ -29,7 +41,7 @@ Steps = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Setting:
-    """One value as its layer spells it ("4h", not 14400), where it stands, and that layer."""
+    """One value as written in its layer ("4h", not 14400), its path, and that layer."""
 
     path: Steps
     value: Any
@@ -37,19 +49,19 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """The path as messages have it: ``limits.array_size``, ``queues[0].name``."""
+        """The path as shown in messages: ``limits.array_size``, ``queues[0].name``."""
         steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.path)
         return "".join(steps).removeprefix(".")
 
     @property
     def table(self) -> Steps:
-        """The listed table it stands in, such as ``("queues", 0)``; else nothing."""
+        """The listed table that contains it, such as ``("queues", 0)``; else empty."""
         return self.path[:2] if any(isinstance(step, int) for step in self.path) else ()
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A site and its file, all its settings with their layers, and why it is this site."""
+    """A site and its file, all its settings with their layers, and why this site was chosen."""
 
     site: Site
     file: Path
@@ -67,19 +79,21 @@ def load_site(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     machine: Machine | None = None,
 ) -> Loaded:
-    """Find the site (``asked`` is its name or path), read it, and lay ``overrides`` over it.
+    """Load the site whose name or path is ``asked``, by default the one in use here.
 
-    ``overrides`` goes from the name of a layer to what it says, such as
-    ``{"command line": {"limits": {"array_size": 10}}}``. Raises ConfigError with one line for
-    everything that is wrong in any layer.
+    ``overrides`` maps the name of a layer to its settings, such as
+    ``{"command line": {"limits": {"array_size": 10}}}``. Raises ConfigError with one line for each
+    mistake in any layer.
     """
     machine = machine or Machine.here()
     file, why = choose(asked, machine)
     *extended, own = chain(file, machine)
     over = [Layer(name, data) for name, data in (overrides or {}).items()]
     _refuse(problem for layer in (*extended, own, *over) for problem in _problems(layer))
-    layers = [Layer("built in", asdict(Site())), *map(_inherited, extended), own, *over]
-    merged = reduce(_lay, (layer.data for layer in layers))
+    layers = [*map(_inherited, extended), own, *over]
+    said = reduce(_lay, (layer.data for layer in layers))
+    layers.insert(0, Layer("built in", _built_in(read_site(said))))
+    merged = _lay(layers[0].data, said)
     unsaid = asdict(Queue(name=""))
     merged = {**merged, "queues": [_lay(unsaid, queue) for queue in merged["queues"]]}
     settings = (Setting(path, value, _setter(path, layers)) for path, value in _leaves(merged))
@@ -89,14 +103,21 @@ def load_site(
     return loaded
 
 
+def _built_in(site: Site) -> dict[str, Any]:
+    """Return the defaults, with the tables of the schedulers that this site uses or mentions."""
+    names = dict.fromkeys((*site.tables, site.scheduler, site.written_for))
+    tables = {name: table for name in names if (table := Site().table(name)) is not None}
+    return site_to_dict(replace(Site(), tables=tables))
+
+
 def _charging(site: Site, machine: Machine) -> Site:
-    """Take the default account from the variable that names it, where that is set."""
+    """Return the site with its default account from the variable that names it, if set."""
     account = machine.environ.get(site.defaults.account_from or "")
     return replace(site, defaults=replace(site.defaults, account=account)) if account else site
 
 
 def _problems(layer: Layer) -> list[str]:
-    """List what is wrong in one layer, by itself."""
+    """Return the mistakes in one layer."""
     try:
         read_site(layer.data)
     except ConfigError as error:
@@ -110,13 +131,13 @@ def _refuse(problems: Iterable[str]) -> None:
 
 
 def _inherited(layer: Layer) -> Layer:
-    """Leave out what a file says of itself alone."""
+    """Return a layer without what its file says about itself."""
     data = {key: value for key, value in layer.data.items() if key not in _OF_ITSELF}
     return Layer(layer.name, data)
 
 
 def _lay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one nested mapping over another."""
+    """Merge one nested mapping over another."""
     merged = {**below, **above}
     for key, value in above.items():
         if isinstance(value, Mapping) and key in below:
@@ -125,7 +146,7 @@ def _lay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(value: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:
-    """Walk the values that are set, each with its path; of listed tables only the outer ones."""
+    """Yield the values that are set, with their paths; a list in a listed table is one value."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, key))
@@ -137,9 +158,9 @@ def _leaves(value: Any, path: Steps = ()) -> Iterator[tuple[Steps, Any]]:
 
 
 def _setter(path: Steps, layers: Sequence[Layer]) -> str:
-    """Name the layer with the last word on a value.
+    """Return the name of the last layer that sets a value.
 
-    One layer has the last word on a whole list: what a table in it leaves out is built in.
+    A list belongs to one layer: what a table in it leaves out has its built-in value.
     """
     head = tuple(takewhile(lambda step: isinstance(step, str), path))
     last = next(layer for layer in reversed(layers) if _says(layer.data, head))

@@ -1,55 +1,75 @@
-"""A nested mapping, as TOML gives it, read as a site: every mistake told at once, with its path."""
+"""Parse a nested mapping from TOML as a site; report every mistake at once, with its path."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from hpcpipe.errors import ConfigError, near
-from hpcpipe.site import Site
-from hpcpipe.site.values import shown
+from hpcpipe.schedulers import REGISTRY, find_adapter, outside
+from hpcpipe.site import Site, keys
+from hpcpipe.values import shown
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
+_KEYS = frozenset(key.name for key in keys(Site))
+
 
 def site_to_dict(site: Site) -> dict[str, Any]:
-    """Give the site as what JSON can hold."""
-    return asdict(site) | {"templates": None if site.templates is None else str(site.templates)}
-
-
-def site_from_dict(data: Mapping[str, Any]) -> Site:
-    """Read what ``site_to_dict`` gave; keys of a later version are passed over."""
-    return _converter(forbid=False).structure(data, Site)
+    """Return the site as plain JSON values."""
+    data = asdict(site) | {"templates": None if site.templates is None else str(site.templates)}
+    tables: dict[str, Any] = data.pop("tables")
+    return data | tables
 
 
 def read_site(data: Mapping[str, Any]) -> Site:
-    """Read a site as its file spells it, each value checked by itself.
+    """Parse a site from the data of its file, checking each value by itself.
 
-    Raises ConfigError with one line for everything that is wrong, each with its path.
+    Raises ConfigError with one line for each mistake, with its path.
     """
     from cattrs import BaseValidationError
 
-    try:
-        return _converter(forbid=True).structure(data, Site)
-    except BaseValidationError as errors:
-        lines = [f"{path.removeprefix('.')}: {problem}" for path, problem in _walk(errors, "")]
-        raise ConfigError("\n".join(lines)) from None
+    converter = _converter()
+    problems: list[str] = []
+
+    def structure(value: object, kind: Any, path: str = "") -> Any:
+        try:
+            return converter.structure(value, kind)
+        except (BaseValidationError, ConfigError) as error:
+            for at, problem in _walk(error, path):
+                problems.append(f"{at.removeprefix('.')}: {problem}")
+
+    kinds = {name: kind for name in data if (kind := _table_kind(name))}
+    rest = {key: value for key, value in data.items() if key not in kinds}
+    site: Site | None = structure(rest, Site)
+    tables = {name: structure(data[name], kind, name) for name, kind in kinds.items()}
+    if site is None or problems:
+        raise ConfigError("\n".join(problems))
+    return replace(site, tables=tables)
+
+
+def _table_kind(key: str) -> type | None:
+    """Find the class of a table that only one scheduler's adapter reads."""
+    if key in _KEYS or (key not in REGISTRY and key not in outside()):
+        return None
+    return find_adapter(key).options
 
 
 @cache
-def _converter(*, forbid: bool) -> Converter:
-    """Build the reader of sites: cattrs, made to refuse where it would rather guess."""
+def _converter() -> Converter:
+    """Return a cattrs converter for sites that refuses values instead of guessing."""
     from cattrs import Converter
-    from cattrs.gen import make_dict_structure_fn
+    from cattrs.gen import make_dict_structure_fn, override
 
-    converter = Converter(forbid_extra_keys=forbid)
+    converter = Converter(forbid_extra_keys=True)
 
-    # Given a text cattrs would take its letters, given a table its keys: look first.
+    # cattrs would iterate over the letters of a text or the keys of a table: check first.
     def table(cls: Any) -> Callable[[object, Any], object]:
-        read = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=forbid)
+        left_out: Any = {"tables": override(omit=True)} if cls is Site else {}
+        read = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **left_out)
         return lambda value, cls: read(_table(value), cls)
 
     def mapping(value: object, cls: Any) -> object:
@@ -85,7 +105,7 @@ def _table(value: object) -> Mapping[str, Any]:
 
 
 def _walk(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
-    """Walk the tree of errors that cattrs raises: each leaf's path, and what is wrong there."""
+    """Yield the path and message of each leaf of an error tree raised by cattrs."""
     from cattrs import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 
     match error:
@@ -100,7 +120,8 @@ def _walk(error: BaseException, path: str) -> Iterator[tuple[str, str]]:
                 step = f"[{member.index}]" if isinstance(member.index, int) else f".{member.index}"
                 yield from _walk(inner, path + step)
         case ForbiddenExtraKeysError():
-            known = [f.name for f in fields(error.cl)]
+            adapters = [*REGISTRY, *outside()] if error.cl is Site else []
+            known = [*(key.name for key in keys(error.cl)), *adapters]
             for extra in sorted(error.extra_fields):
                 yield f"{path}.{extra}", f"unknown key{near(extra, known)}"
         case KeyError():

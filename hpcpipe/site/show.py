@@ -1,4 +1,4 @@
-"""A site as text: its settings as a site file, and its schema as editors read it."""
+"""A site as text: its settings as a site file, and the JSON Schema of site files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from itertools import groupby
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
-from hpcpipe.site import Site
+from hpcpipe.schedulers import REGISTRY, find_adapter, outside
+from hpcpipe.site import Site, keys
 from hpcpipe.site.load import Loaded, Steps
-from hpcpipe.site.values import Kind
+from hpcpipe.values import Kind
 
-_WIDEST = 60  # columns before a layer's name: one long value must not push all of them away
+_WIDEST = 60  # column of the layers' names; one long value must not push all of them right
 _BUILT_IN = "built in"
 
 
 def site_lines(loaded: Loaded) -> list[str]:
-    """Write every setting with its layer, as a site file that reads back to the same site.
+    """Return every setting with its layer, as a site file that reads back to the same site.
 
-    What a listed table leaves unsaid is built in, and left out here too.
+    Keys that a listed table leaves out have built-in values, and are left out here too.
     """
     rows = [
         (f"{_key(s.path)} = {toml(s.value)}", f"# {s.layer}")
         for s in loaded.settings
         if not s.table
     ]
-    # Listed tables come last, since the header of one takes in all keys after it.
+    # Listed tables come last, because a table's header applies to all keys after it.
     listed = (s for s in loaded.settings if s.table and s.layer != _BUILT_IN)
     for table, members in groupby(listed, key=lambda setting: setting.table):
         rows += [("", ""), (f"[[{table[0]}]]", "")]
@@ -42,12 +43,12 @@ def _key(path: Steps) -> str:
 
 
 def bare(key: str) -> str:
-    """Spell one key in TOML, in quotes where it needs them."""
+    """Format a TOML key, quoted if necessary."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)
 
 
 def toml(value: Any) -> str:
-    """Spell one value in TOML."""
+    """Format a TOML value."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
@@ -59,8 +60,9 @@ def toml(value: Any) -> str:
 
 
 def site_schema() -> dict[str, Any]:
-    """Give the schema of a site file as JSON Schema, for editors that complete and check TOML."""
+    """Return the JSON Schema of a site file, for editors that complete and check TOML."""
     schema = _table(Site)
+    schema["properties"] |= {name: _table(kind) for name, kind in option_tables().items()}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "hpcpipe site file",
@@ -68,8 +70,14 @@ def site_schema() -> dict[str, Any]:
     }
 
 
+def option_tables() -> dict[str, type]:
+    """Map each scheduler with options of its own to the class of its table."""
+    found = {name: find_adapter(name).options for name in (*REGISTRY, *outside())}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
 def table_of(field: Field[Any]) -> Any:
-    """Give the dataclass that a field is a table of, or several tables of; else None."""
+    """Return the dataclass of a field that holds a table or several tables; else None."""
     kinds = (_bare(field.type), *get_args(_bare(field.type)))
     return next((kind for kind in kinds if is_dataclass(kind)), None)
 
@@ -79,7 +87,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _table(cls: Any) -> dict[str, Any]:
-    members = {field.name: _member(field) for field in fields(cls)}
+    members = {key.name: _member(key) for key in keys(cls)}
     needed = [f.name for f in fields(cls) if f.default is f.default_factory is MISSING]
     return {
         "type": "object",
@@ -101,7 +109,7 @@ def _member(field: Field[Any]) -> dict[str, Any]:
 
 
 def _schema(kind: Any) -> dict[str, Any]:
-    """Say in JSON Schema what a type of `hpcpipe.site` reads."""
+    """Return the JSON Schema of a type of `hpcpipe.site`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _table(kind)

@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from contract.dialects import Dialect
-from hpcpipe.model import After, JobEnd, JobStatus, State, ranges
+from hpcpipe.indices import ranges
+from hpcpipe.jobs import After, JobEnd, JobStatus, State
 from hpcpipe.schedulers.base import Done, Scheduler, run_command
 from hpcpipe.schedulers.local import tree
 
@@ -29,12 +30,21 @@ ODD = 'it\'s a "run" $(touch pwned) `touch pwned` of\nünïcode; 100 %'
 PATIENCE = 90.0  # seconds; a busy machine and a scheduler that looks every other second need some
 
 
-def until(condition: Callable[[], T | None], seconds: float = PATIENCE, pause: float = 0.1) -> T:
-    """Wait for a condition to hold, and give what it gave."""
+def until(
+    condition: Callable[[], T | None],
+    seconds: float = PATIENCE,
+    pause: float = 0.1,
+    grows: float = 1,
+) -> T:
+    """Wait for a condition to hold, and give what it gave.
+
+    ``grows`` is by how much each pause is longer than the one before, up to three seconds.
+    """
     give_up = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < give_up, "waited in vain"
         time.sleep(pause)
+        pause = max(pause, min(pause * grows, 3))
     return value
 
 
@@ -107,7 +117,8 @@ class Cluster:
             report = self.status(*words, **options)
             return report if report["finished"] else None
 
-        return until(finished, seconds * self.dialect.slow, pause=0.5)
+        # Each look starts a Python and commands of the scheduler.
+        return until(finished, seconds * self.dialect.slow, pause=0.3, grows=1.3)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the user's folder."""
@@ -215,7 +226,8 @@ class Bench:
         """Wait until the accounting knows how all of these ended, and give what it says."""
 
         def ended() -> Mapping[str, JobEnd] | None:
-            ends = self.scheduler.account(elements, time.time() - PATIENCE)
+            said = self.scheduler.account(elements, time.time() - PATIENCE)
+            ends = {one: end for one, end in said.items() if isinstance(end, JobEnd)}
             return ends if set(elements) <= set(ends) else None
 
         return until(ended, pause=0.3)
@@ -229,5 +241,5 @@ class Bench:
         return (self.folder / name).read_text()
 
     def has(self, name: str) -> bool:
-        """Tell whether the run folder has a file."""
+        """Return whether the run folder has a file."""
         return (self.folder / name).exists()

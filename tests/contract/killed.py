@@ -7,6 +7,7 @@ been. With N = 0 nothing is killed, and the steps are written to FILE, one a lin
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -54,20 +55,26 @@ class Killer:
             self.step("has started a command")
 
 
+def watch(nth: int, steps: str) -> None:
+    """Kill this process at its nth step; with 0, write all steps when it ends."""
+    killer = Killer(nth)
+    sys.addaudithook(killer.audit)
+
+    @atexit.register
+    def write() -> None:
+        sys.setprofile(None)
+        killer.locked = False
+        with open(steps, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(f"{step}\n" for step in killer.steps)
+
+
 def main() -> None:
     """Run the command line under the killer's eyes."""
     nth, file, *words = sys.argv[1:]
-    killer = Killer(int(nth))
     from hpcpipe.cli import main as hpcpipe
 
-    sys.addaudithook(killer.audit)
-    try:
-        hpcpipe(words)
-    finally:
-        sys.setprofile(None)
-        killer.locked = False
-        with open(file, "w", encoding="utf-8", errors="surrogateescape") as steps:
-            steps.writelines(f"{step}\n" for step in killer.steps)
+    watch(int(nth), file)
+    hpcpipe(words)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def test_the_example_makes_identical_images_on_every_scheduler(
         user = Cluster(dialect, home)
         try:
             user.hpcpipe("submit", "normalize.py")
-            assert user.finish(seconds=400)["verdict"] == "all 23 tasks are good"
+            assert user.finish(seconds=400)["verdict"] == "finished: all 23 tasks succeeded"
         finally:
             user.end()
         made.append(home / "norm_workdir")
@@ -49,7 +49,7 @@ def test_registration_by_nipype_over_eight_subjects_is_the_same_in_series_and_on
     subprocess.run(script, cwd=tmp_path / "serial", check=True, capture_output=True, timeout=400)
     user = Cluster(slurm.dialect, tmp_path / "slurm")
     user.hpcpipe("submit", script[1])
-    assert user.finish(seconds=400)["verdict"] == "all 26 tasks are good"
+    assert user.finish(seconds=400)["verdict"] == "finished: all 26 tasks succeeded"
     made = [tmp_path / name / "norm_workdir" for name in ("serial", "slurm")]
     assert _compared(*made) == "35 of 35 images are identical"
 

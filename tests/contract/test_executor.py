@@ -18,8 +18,8 @@ import pytest
 from contract.harness import PATIENCE, Cluster
 from hpcpipe import Executor
 from hpcpipe.errors import TasksFailed
-from hpcpipe.ledger import Ledger
-from hpcpipe.rundir import RunDir
+from hpcpipe.store.ledger import Ledger
+from hpcpipe.store.rundir import RunDir
 
 ASKED: dict[str, Any] = {"cpus": 1, "memory": "60M", "time": "2m"}
 
@@ -74,7 +74,8 @@ def test_calls_made_together_are_one_array_and_each_future_gets_its_own_result(
         assert called.is_set()
         assert arrays(executor.run.rundir.folder) == 1
         # Four calls in two elements.
-        assert list(executor.map(double, [5, 6, 7, 8], chunksize=2)) == [10, 12, 14, 16]
+        doubled = executor.map(double, [5, 6, 7, 8], chunksize=2, timeout=PATIENCE)
+        assert list(doubled) == [10, 12, 14, 16]
         assert arrays(executor.run.rundir.folder) == 2
     assert user.status("--run", "hpcpipe_runs/numbers")["nodes"] == {
         "double": {"all": 9, "done": 9}
@@ -83,7 +84,7 @@ def test_calls_made_together_are_one_array_and_each_future_gets_its_own_result(
 
 def test_a_future_has_the_exception_of_its_call_and_no_other_is_stopped(user: Cluster) -> None:
     with Executor(**ASKED) as executor:
-        results = executor.map(halve, [2, 3, 4])
+        results = executor.map(halve, [2, 3, 4], timeout=PATIENCE)
         assert next(results) == 1
         with pytest.raises(ArithmeticError, match="3 is odd") as raised:
             next(results)
@@ -116,7 +117,8 @@ def test_a_constant_is_shipped_once_and_a_file_may_be_given_by_a_relative_path(
     table = {str(n): str(n) * 40 for n in range(2000)}
     with Executor("study", **ASKED) as executor:
         executor.push(table=table)
-        assert list(executor.map(look_up, ["7", "8"])) == ["7" * 40, "8" * 40]
+        found = executor.map(look_up, ["7", "8"], timeout=PATIENCE)
+        assert list(found) == ["7" * 40, "8" * 40]
         assert executor.submit(look_up, "a", table={"a": "b"}).result(PATIENCE) == "b"
         home = executor.run.rundir.home
         assert sum(file.stat().st_size for file in home.rglob("*.tasks")) < 20_000

@@ -16,6 +16,7 @@ from contract.harness import Bench, Cluster, tried, until
 # Nothing else may run on the node that is set DOWN: each part has a partition of its own.
 WORKFLOW = """
     import os
+    import signal
     import subprocess
     import sys
     import time
@@ -24,7 +25,7 @@ WORKFLOW = """
 
     HERE = os.path.dirname(__file__)  # no Path: the folder's content would be an input
     ASKED = dict(cpus=1, memory="100M", time="{time}", queue="long")
-    KINDS = ["good", "raises", "exits", "memory", "time", "cancelled"]
+    KINDS = ["good", "raises", "exits", "signal", "full", "memory", "time", "cancelled"]
 
     def begin(name):
         argv = ["sh", "-c", {begun!r}]
@@ -41,6 +42,11 @@ WORKFLOW = """
             raise ValueError("no such file: T1/SAD55.mat")
         if kind == "exits":
             sys.exit(3)
+        if kind == "signal":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if kind == "full":
+            with open("/dev/full", "w") as full:
+                full.write("x")
         hog = b"x" * (300 << 20) if kind == "memory" else b""
         if kind != "good":
             time.sleep(600)
@@ -58,7 +64,7 @@ WORKFLOW = """
 
     wf = Workflow("broken", base_dir="runs")
     wf.add(next_work, kind=wf.add(work, kind=each(KINDS)))
-    kinds = ["good", "memory", "time"]
+    kinds = ["good", "missing", "full", "memory", "time"]
     tool = wf.command(
         ["sh", HERE + "/tool.sh", "tool", "{{kind}}"],
         name="tool", resources=ASKED, kind=each(kinds),
@@ -80,15 +86,21 @@ TOOL = """
           python3 -c 'import time; hog = b"x" * (60 << 20); time.sleep(600)' &
         done
         wait ;;
+      tool/missing) no-such-tool ;;
+      tool/full) echo x | cat >/dev/full ;;
       tool/time) sleep 600 ;;
     esac
 """
 OWN = {
     "work/raises": ("failed", "error"),
     "work/exits": ("failed", "exit"),
+    "work/signal": ("failed", "signal"),
+    "work/full": ("failed", "no space left on disk"),
     "work/memory": ("failed", "out of memory"),
     "work/time": ("failed", "time limit"),
     "work/cancelled": ("cancelled", "cancelled"),
+    "tool/missing": ("failed", "exit"),
+    "tool/full": ("failed", "no space left on disk"),
     "tool/memory": ("failed", "out of memory"),
     "tool/time": ("failed", "time limit"),
 }
@@ -165,6 +177,9 @@ def test_a_failure_says_what_the_task_itself_said(broken: Broken) -> None:
     failures = {one["task"]: one for one in broken.report["failures"]}
     assert failures["work/raises"]["error"] == "ValueError: no such file: T1/SAD55.mat"
     assert failures["work/exits"]["exit"] == 3
+    assert re.fullmatch("exit 127: .*no-such-tool: .+", failures["tool/missing"]["error"])
+    for name in ("work/full", "tool/full"):
+        assert "No space left on device" in failures[name]["error"]
     assert "of 100 MB" in failures["work/memory"]["error"]
     for name, (element, _) in ((name, _ran(broken.cluster)[name][0]) for name in OWN):
         assert failures[name]["job_id"] == element
@@ -188,7 +203,7 @@ def test_mended_and_retried_as_suggested_only_these_run_and_all_is_good(broken: 
         cluster.hpcpipe(*words.split())
     report = cluster.finish()
     assert report["failures"] == []
-    assert report["nodes"]["work"] == {"all": 6, "done": 6}
+    assert report["nodes"]["work"] == {"all": 8, "done": 8}
     again = Counter({name: len(ran) for name, ran in _ran(cluster).items()})
     again.subtract({name: len(ran) for name, ran in before.items()})
     assert +again == Counter(broken.expected.keys())

@@ -126,8 +126,8 @@ def test_a_folder_that_a_scheduler_misreads_is_refused_and_any_other_runs(
     [
         (("--account", "$(touch pwned)"), 2),
         (("--queue", "a\n#SBATCH --array=0-9"), 2),
-        (("--name", "$(touch pwned)"), 4),
-        (("--name", "../up"), 4),
+        (("--name", "$(touch pwned)"), 2),
+        (("--name", "../up"), 2),
         (("--time", "5m; touch pwned"), 2),
         (("--site", "$(touch pwned)"), 3),
     ],

@@ -20,9 +20,9 @@ import pytest
 from contract.dialects import LOCAL
 from contract.dialects.base import Times
 from contract.harness import Cluster, until
-from hpcpipe.ledger import Ledger
-from hpcpipe.outcome import load_value
-from hpcpipe.rundir import RunDir
+from hpcpipe.store.ledger import Ledger
+from hpcpipe.store.rundir import RunDir
+from hpcpipe.worker.outcome import load_value
 
 COUNT = 100
 
@@ -244,7 +244,9 @@ def test_a_log_is_followed_and_tasks_are_cancelled_by_name_or_all(cluster: Clust
     cluster.hpcpipe("cancel")
     report = cluster.finish()
     assert report["nodes"]["sleep"] == {"all": 2, "cancelled": 2}
-    assert report["nodes"]["wake"] == {"all": 2, "cancelled": 2}
+    # What waited for the first one may have left the queue before the rest was cancelled.
+    ends = {"all": 2, "cancelled": 2}, {"all": 2, "cancelled": 1, fate: 1}
+    assert report["nodes"]["wake"] in ends
     assert cluster.hpcpipe("cancel").stdout == "Nothing was queued or running.\n"
 
 

@@ -11,8 +11,8 @@ import pytest
 from test_spm import STAND_IN, octave, write_image
 
 from contract.harness import PATIENCE, Cluster
-from hpcpipe.ledger import Ledger
-from hpcpipe.rundir import RunDir
+from hpcpipe.store.ledger import Ledger
+from hpcpipe.store.rundir import RunDir
 
 __all__ = ["octave"]  # a fixture
 
@@ -55,17 +55,20 @@ def test_one_subject_that_spm_cannot_read_fails_alone_in_spms_words(user: Cluste
     assert report["nodes"] == {"normalize": {"all": 3, "done": 2, "failed": 1}}
     [failure] = report["failures"]
     assert failure["task"] == "normalize/SAD02"
-    assert failure["error"].startswith("Failed 'Old Normalise: Estimate & Write': Error using spm")
+    words = "Failed 'Old Normalise: Estimate & Write': spm_vol: File too small."
+    assert failure["error"] == words
     folder = user.home / "work/normalize"
     assert len(Ledger(RunDir(folder).ledger).read().submissions) == 1
     for subject in ("SAD01", "SAD03"):
-        made = {file.name for file in (folder / "normalize" / f"subject-{subject}").iterdir()}
+        made = {file.name for file in folder.glob(f"normalize/subject-{subject}-*/*")}
         assert {f"w{subject}.nii", f"{subject}_sn.mat", "pyscript_normalize.m"} <= made
-    assert "File too small" in user.hpcpipe("logs", "normalize/SAD02").stdout
+    log = user.hpcpipe("logs", "normalize/SAD02").stdout
+    assert "Running 'Old Normalise" in log
+    assert "Traceback" not in log
     # The image is mended: that subject runs again, and no other.
     write_image(user.home / "SAD02.nii")
     assert "1 task to run, 2 done" in user.hpcpipe("submit", "flow.py").stdout
-    assert user.finish()["verdict"] == "all 3 tasks are good"
+    assert user.finish()["verdict"] == "finished: all 3 tasks succeeded"
 
 
 def test_the_posters_direct_distribution(user: Cluster) -> None:
@@ -78,6 +81,8 @@ def test_the_posters_direct_distribution(user: Cluster) -> None:
     folder = user.home / "hpcpipe_runs/direct/normalize"
     assert first == f"SAD01.nii {folder}/call-SAD01/wSAD01.nii"
     assert third == f"SAD03.nii {folder}/call-SAD03/wSAD03.nii"
-    assert second.startswith("SAD02.nii Failed 'Old Normalise: Estimate & Write': Error using spm")
+    assert second.startswith(
+        "SAD02.nii Failed 'Old Normalise: Estimate & Write': spm_vol: File too"
+    )
     assert (folder / "call-SAD01" / "pyscript_normalize.m").is_file()
     assert len(Ledger(RunDir(folder.parent).ledger).read().submissions) == 1

@@ -12,14 +12,12 @@ function spm_jobman (action, jobs)
   kind = fieldnames (job.spm.spatial);
   assert (numel (kind) == 1, 'spm_jobman: several jobs in one');
   job = job.spm.spatial.(kind{1});
-  printf ('Running job #1\n');
+  report ('Running job #1');
   switch kind{1}
     case 'normalise'
       normalise (job.estwrite);
     case 'coreg'
-      % nipype gives these two without their frames, and SPM takes the first.
-      named = strcat ([job.estwrite.ref; job.estwrite.source], ',1');
-      run_named ('Coregister: Estimate & Reslice', {named}, named(2), {job.estwrite.roptions.prefix});
+      coregister (job);
     case 'preproc'
       tissues = strcat ('c', {'1', '2', '3', '4', '5'});
       run_named ('Segment', {job.channel.vols}, job.channel.vols, tissues, '_seg8.mat');
@@ -29,7 +27,23 @@ function spm_jobman (action, jobs)
     otherwise
       error ('spm_jobman: no job %s', kind{1});
   end
-  printf ('Done\n');
+  report ('Done');
+end
+
+function coregister (job)
+  % nipype gives these two without their frames, and SPM takes the first.
+  if (isfield (job, 'estimate'))
+    named = strcat ([job.estimate.ref; job.estimate.source], ',1');
+    run_named ('Coregister: Estimate', {named}, {}, {});  % changes the header of its source only
+  else
+    named = strcat ([job.estwrite.ref; job.estwrite.source], ',1');
+    run_named ('Coregister: Estimate & Reslice', {named}, named(2), {job.estwrite.roptions.prefix});
+  end
+end
+
+function report (said)
+  % As SPM does, with the time before it.
+  printf ('%s - %s\n', datestr (now), said);
 end
 
 function normalise (job)
@@ -44,16 +58,24 @@ function normalise (job)
 end
 
 function run_named (name, needed, sources, prefixes, parameters)
-  % Do as SPM does: say what runs, and where it fails say so and raise without telling more.
-  printf ('Running ''%s''\n', name);
+  % Do as SPM does under Octave: report what runs, and what failed and why; then crash on the way
+  % out, rather than raise. An image that it had begun to write is there, without its voxels.
+  report (sprintf ('Running ''%s''', name));
   try
     cellfun (@(files) cellfun (@whole, files), needed);
   catch problem
-    printf ('Failed  ''%s''\n', name);
-    printf ('Error using spm_vol (line 1)\n%s\n', problem.message);
-    printf ('In file "spm_vol.m" (v7771), function "spm_vol" at line 1.\n');
-    printf ('\nThe following modules did not run:\nFailed: %s\n', name);
-    error ('Job execution failed. The full log of this run can be found in MATLAB command window');
+    if (strcmp (name, 'Smooth'))
+      [folder, stem, extension] = fileparts (without_frame (sources{1}));
+      handle = fopen (fullfile (folder, [prefixes{1}, stem, extension]), 'w');
+      fwrite (handle, zeros (1, 348)); fclose (handle);
+    end
+    report (sprintf ('Failed  ''%s''', name));
+    printf ('%s\n', problem.message);
+    printf ('In file "spm_run.m" (v7771), function "spm_run" at line 20.\n');
+    printf ('\nThe following modules did not run:\nFailed: %s\n\n', name);
+    fflush (stdout);
+    kill (getpid (), 11);
+    pause (9);  % until the signal ends it
   end
   for k = 1:numel (sources)
     [folder, stem, extension] = fileparts (without_frame (sources{k}));
@@ -65,7 +87,7 @@ function run_named (name, needed, sources, prefixes, parameters)
       fclose (fopen (fullfile (folder, [stem, parameters]), 'w'));
     end
   end
-  printf ('Done    ''%s''\n', name);
+  report (sprintf ('Done    ''%s''', name));
 end
 
 function whole (file)
@@ -80,7 +102,7 @@ function whole (file)
   fseek (handle, 0, 'eof'); size = ftell (handle);
   fclose (handle);
   if (size < offset + prod (dim(2:4)) * bits / 8)
-    error ('File too small: %s', file);
+    error ('spm_vol: File too small.');
   end
 end
 

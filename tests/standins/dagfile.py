@@ -62,6 +62,9 @@ def parse(file: Path, facts: dict[str, Any]) -> dict[str, Node]:
                 pass
             case [first, *_] if first.startswith("#"):
                 pass
+            case ["CONFIG", name]:
+                if "DAGMAN_MAX_SUBMIT_ATTEMPTS = " not in (file.parents[1] / name).read_text():
+                    raise Refused(f"ERROR: {name}: no settings")
             case ["JOBSTATE_LOG", name]:
                 facts["jobstate"] = name
             case ["PARENT", *names] if "CHILD" in names:

@@ -83,7 +83,7 @@ class Job:
         self.elements = {index: Element(index) for index in indices}
 
     def all_are(self, state: str) -> bool:
-        """Tell whether every element is in this state."""
+        """Return whether every element is in this state."""
         return all(element.state == state for element in self.elements.values())
 
     def last(self) -> Element:
@@ -253,14 +253,15 @@ class Runner:
                 self.memory = max(self.memory, session_memory(process.pid))
             if not killing and self._over(now):
                 killing = now
-                end_session(process.pid, signal.SIGTERM)
+                at_limit = getattr(self.engine.house, "at_limit", signal.SIGTERM)
+                end_session(process.pid, at_limit if self.cause == "time" else signal.SIGTERM)
             if killing and now - killing > GRACE:
                 end_session(process.pid, signal.SIGKILL)
             time.sleep(STEP)
         end_session(process.pid, signal.SIGKILL)  # what it left behind
 
     def _over(self, now: float) -> bool:
-        """Tell whether the process is to be ended, and note why."""
+        """Return whether the process is to be ended, and note why."""
         if self.job.limit and now - self.element.started > self.job.limit:
             self.cause = "time"
         elif self.job.memory and self.memory > self.job.memory:

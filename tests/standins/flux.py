@@ -1,4 +1,4 @@
-"""Flux 0.88 in miniature: flux submit, jobs, job urgency, cancel, version."""
+"""Flux 0.88 in miniature: flux submit, bulksubmit, jobs, cancel; and what tells of the instance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from signal import SIGALRM
+from typing import Any, TypeVar
 
 from standins.engine import CPUS, After, Element, Engine, Job, State, Step, Unreachable, refuse
 
+COMMANDS = ("flux",)
+T = TypeVar("T")
+
 QUEUES = ("batch", "long")
 HOST = "vm"
+WORKER = 32  # copies that one worker gives ids to
 DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 KINDS = {"afterok": "after-success", "afternotok": "after-failure", "afterany": "after-finish"}
 OPTIONS = [
@@ -34,6 +39,8 @@ class Refused(Exception):
 
 class House:
     """What Flux does with jobs."""
+
+    at_limit = SIGALRM  # to all that a job runs, at its limit of time
 
     def step(self, state: State, job: Job, element: Element) -> Step:
         """Obey the dependencies; what can never be satisfied, or is too big, fails."""
@@ -85,12 +92,16 @@ def base58(number: int) -> str:
 
 def find(state: State, word: str) -> Job | None:
     """Find the job that an id means."""
+    word = word.replace("f", "ƒ", 1) if word.startswith("f") else word
     return next((job for job in state.jobs.values() if spell(job.number) == word), None)
 
 
 def flux(argv: list[str]) -> int:
     """Run one of the commands."""
-    commands = {"submit": submit, "jobs": jobs, "cancel": cancel, "job": urgency}
+    commands = {
+        "submit": submit, "bulksubmit": bulksubmit, "jobs": jobs, "cancel": cancel,
+        "lsattr": lsattr, "version": version, "config": config, "resource": resource,
+    }  # fmt: skip
     try:
         return commands[argv[0]](argv[1:], Engine(House()))
     except Refused as refused:
@@ -105,15 +116,47 @@ def flux(argv: list[str]) -> int:
 def submit(argv: list[str], here: Engine) -> int:
     """Submit a command, or copies of it."""
     said, words = _options(argv)
-    last = {name: values[-1] for name, values in said.items()}
-    queue = last.get("queue", "batch")
-    if queue not in QUEUES:
-        raise Refused(f"[Errno 22] {queue!r} is not a valid queue")
-    limit = _seconds(last["time-limit"]) if "time-limit" in last else None
-    numbers = []
+    copies: Sequence[int | None] = _shuffled([*_idset(said["cc"][-1])]) if "cc" in said else [None]
+    spelled = [
+        ({name: [one.replace("{cc}", str(copy)) for one in values] for name, values in said.items()}
+         | {"cc": [str(copy)]}, words)
+        for copy in copies
+    ]  # fmt: skip
+    return _take(spelled, here)
+
+
+def bulksubmit(argv: list[str], here: Engine) -> int:
+    """Submit a command for each value of a list, with what is linked to that."""
+    said, words = _options(argv)
+    first = words.index(":::")
+    lists: list[list[str]] = []
+    for word in words[first:]:
+        if word in (":::", ":::+"):
+            lists.append([])
+        else:
+            lists[-1].append(word)
+    spelled = []
+    for values in _shuffled([*zip(*lists, strict=True)]):
+        mine = {name: [one.format(*values) for one in given] for name, given in said.items()}
+        spelled.append((mine, [word.format(*values) for word in words[:first]]))
+    return _take(spelled, here)
+
+
+def _take(spelled: Sequence[tuple[dict[str, list[str]], list[str]]], here: Engine) -> int:
+    """Take jobs, or refuse some; print the ids of those taken."""
+    numbers, status = [], 0
     with here.open() as state:
-        after = [_dependency(state, text) for text in said.get("dependency", [])]
-        for copy in _idset(last["cc"]) if "cc" in last else [None]:
+        for said, words in spelled:
+            last = {name: values[-1] for name, values in said.items()}
+            copy = dict(one.split("=", 1) for one in said.get("env", [])).get(
+                "FLUX_JOB_CC", last.get("cc")
+            )
+            if copy and copy == os.environ.get("STANDIN_REFUSES"):
+                status = refuse(f"cc={copy}: [Errno 1] user has max number of jobs queued", 1)
+                continue
+            queue = last.get("queue", "batch")
+            if queue not in QUEUES:
+                raise Refused(f"[Errno 22] {queue!r} is not a valid queue")
             job = Job(
                 state.next(),
                 last.get("job-name", words[0]),
@@ -122,15 +165,20 @@ def submit(argv: list[str], here: Engine) -> int:
                 dict(os.environ),
                 None,
                 cpus=int(last.get("cores-per-task", "1")) * int(last.get("ntasks", "1")),
-                limit=limit,
+                limit=_seconds(last["time-limit"]) if "time-limit" in last else None,
                 held=last.get("urgency") == "hold",
-                after=after,
-                facts={"cc": copy},
+                after=[_dependency(state, text) for text in said.get("dependency", [])],
+                facts={"cc": copy if copy != "None" else None},
             )
             state.jobs[job.number] = job
             numbers.append(job.number)
     print(*map(spell, numbers), sep="\n")  # whether anybody reads that or not
-    return 0
+    return status
+
+
+def _shuffled(copies: Sequence[T]) -> Sequence[T]:
+    """Order many copies as several workers do, which number them: not by their indices."""
+    return copies if len(copies) <= WORKER else [*copies[1::2], *copies[::2]]
 
 
 def _options(argv: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -171,7 +219,7 @@ def _dependency(state: State, text: str) -> After:
     return After(kind, job.number)
 
 
-# --- flux cancel, flux job urgency ----------------------------------------------------------------
+# --- flux cancel ----------------------------------------------------------------------------------
 
 
 def cancel(argv: list[str], here: Engine) -> int:
@@ -190,19 +238,6 @@ def cancel(argv: list[str], here: Engine) -> int:
     return status
 
 
-def urgency(argv: list[str], here: Engine) -> int:
-    """Change the urgency of a job."""
-    command, word, wanted = argv
-    if command != "urgency":
-        raise Refused(f"flux-job: Unknown command {command}")
-    with here.open() as state:
-        job = find(state, word)
-        if job is None or job.all_are("ended"):
-            raise Refused(f"flux-job: {word}: unknown job id")
-        job.held = wanted in ("hold", "0")
-    return 0
-
-
 # --- flux jobs ------------------------------------------------------------------------------------
 
 
@@ -213,11 +248,49 @@ def jobs(argv: list[str], here: Engine) -> int:
     ended = "inactive" in argv
     words = [word for word in argv if word not in ("--json", "-f", "inactive", "-c", "0")]
     with here.open() as state:
-        for word in words:
-            raise Refused(f"JobID {word} unknown")
-        live = reversed(state.jobs.values())
-        rows = [_row(state, job) for job in live if job.all_are("ended") == ended]
-    print(json.dumps({"jobs": rows}))
+        asked = [find(state, word) or word for word in words]
+        for one in asked:
+            if isinstance(one, str):
+                raise Refused(f"JobID {one} unknown")
+        every = [job for job in reversed(state.jobs.values()) if job.all_are("ended") == ended]
+        rows = [_row(state, job) for job in (asked or every) if isinstance(job, Job)]
+    print(json.dumps(rows[0] if len(words) == 1 else {"jobs": rows}))
+    return 0
+
+
+def lsattr(argv: list[str], here: Engine) -> int:
+    """List what a broker knows of itself."""
+    del argv
+    with here.open():
+        folder = os.environ["STANDIN"]
+    for name, value in (("hostlist", HOST), ("instance-level", "0"), ("rundir", folder)):
+        print(f"{name:40}{value}")
+    return 0
+
+
+def version(argv: list[str], here: Engine) -> int:
+    """Print the version."""
+    del argv, here
+    print("commands:    \t\t0.88.0")
+    return 0
+
+
+def config(argv: list[str], here: Engine) -> int:
+    """Print the configuration: two queues, of which one is the default."""
+    del argv
+    with here.open():
+        system = {"queue": QUEUES[0]}
+    policy = {"jobspec": {"defaults": {"system": system}}}
+    print(json.dumps({"policy": policy, "queues": {name: {} for name in QUEUES}}))
+    return 0
+
+
+def resource(argv: list[str], here: Engine) -> int:
+    """Print the one host."""
+    del argv
+    with here.open():
+        group = {"rank": "0", "children": {"core": f"0-{CPUS - 1}"}}
+    print(json.dumps({"version": 1, "execution": {"R_lite": [group], "nodelist": [HOST]}}))
     return 0
 
 
@@ -239,6 +312,7 @@ def _row(state: State, job: Job) -> dict[str, Any]:
         row |= {"t_run": element.started, "nodelist": HOST, "ncores": job.cpus}
     if element.state == "ended":
         return row | {"state": "INACTIVE"} | _ended(job, element, waits)
+    row = {name: value for name, value in row.items() if value != ""}  # it leaves out what is empty
     return row | {"state": "RUN" if element.state == "running" else "DEPEND" if waits else "SCHED"}
 
 

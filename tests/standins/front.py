@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -S
-"""Run the command that this file is called by: ``bin/pbs/qsub`` is the function qsub of pbs.py."""
+"""Run the command that this file is called by: ``pbs/qsub`` is the function qsub of pbs.py."""
 
 import sys
 from importlib import import_module

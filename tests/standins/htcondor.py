@@ -21,6 +21,19 @@ from standins import dagfile
 from standins.dagfile import Refused
 from standins.engine import Element, Engine, Job, State, Step, Unreachable, refuse
 
+COMMANDS = (
+    "condor_config_val",
+    "condor_history",
+    "condor_hold",
+    "condor_q",
+    "condor_release",
+    "condor_rm",
+    "condor_status",
+    "condor_submit",
+    "condor_submit_dag",
+    "condor_version",
+)
+
 HOST = "slot1_1@vm"
 DOWN = "ERROR: Can't find address of local schedd"
 KNOWN = {
@@ -40,7 +53,7 @@ SETTINGS = {
     **{"FILESYSTEM_DOMAIN": "standin", "UID_DOMAIN": "standin", "DAGMAN_USE_STRICT": "0"},
     **{"HISTORY": "/var/lib/condor/spool/history", "PERIODIC_EXPR_INTERVAL": "60"},
     **{"MAX_JOBS_PER_OWNER": "100000", "MAX_JOBS_SUBMITTED": "2147483647"},
-    **{"BASE_CGROUP": "htcondor", "CGROUP_MEMORY_LIMIT_POLICY": "hard"},
+    **{"FULL_HOSTNAME": "standin", "BASE_CGROUP": "htcondor", "CGROUP_MEMORY_LIMIT_POLICY": "hard"},
 }
 Ad = dict[str, Any]
 
@@ -64,7 +77,7 @@ class House:
     def words(self, job: Job, element: Element, script: Path) -> Sequence[str]:
         """Run the executable where it lies, for nothing is transferred."""
         del element, script
-        return [job.facts["executable"]]
+        return [job.facts["executable"], *job.facts["arguments"]]
 
     def folder(self, job: Job) -> str:
         """Start in the initial directory."""
@@ -98,7 +111,7 @@ class Pool(Engine):
 
 
 def in_queue(job: Job) -> bool:
-    """Tell whether a job is in the queue: also one that exceeded a limit, until it is removed."""
+    """Return whether a job is in the queue: also one that exceeded a limit, until it is removed."""
     (element,) = job.elements.values()
     if element.state != "ended":
         return True
@@ -287,12 +300,23 @@ def describe(file: Path, macros: Mapping[str, str], cwd: Path) -> Job:
         limit=float(limit) if limit else None,
         held=said.get("hold", "false").lower() == "true",
         output=str(Path(folder, said.get("output", "/dev/null"))),
-        facts={"executable": str(executable), "ad": ad, "rule": said.get("periodic_remove")},
+        facts={
+            "executable": str(executable), "arguments": _words(said.get("arguments", '""')),
+            "ad": ad, "rule": said.get("periodic_remove"),
+        },
     )  # fmt: skip
     if not Path(job.output).parent.is_dir():  # which is found out when it is to start
         (element,) = job.elements.values()
         element.state, element.cause, element.ended = "ended", "output", time.time()
     return job
+
+
+def _words(arguments: str) -> list[str]:
+    """Split arguments in HTCondor's newer syntax, as far as we use it."""
+    if not re.fullmatch(r'"[^"]*"', arguments) or "$(" in arguments:
+        raise Refused(f"the stand-in takes no arguments such as {arguments}")
+    words = re.findall(r"'((?:[^']|'')*)'|([^' ]+)", arguments[1:-1])
+    return [quoted.replace("''", "'") or bare for quoted, bare in words]
 
 
 def answered(command: Callable[[list[str]], int], argv: list[str]) -> int:
@@ -527,11 +551,14 @@ def condor_status(argv: list[str]) -> int:
 
 
 def condor_config_val(argv: list[str]) -> int:
-    """Print settings, whichever daemon is asked."""
+    """Print settings, of whichever daemon is asked, or of the configuration here."""
+    status = 0
     for name in argv:
-        if name.isupper():
+        if name in SETTINGS or (name.isupper() and argv[0].startswith("-")):
             print(SETTINGS.get(name, "Not defined"))
-    return 0
+        elif name.isupper():
+            status = refuse(f"Not defined: {name}", 1)
+    return status
 
 
 def condor_version(argv: list[str]) -> int:

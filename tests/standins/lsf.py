@@ -15,6 +15,8 @@ from pathlib import Path
 
 from standins.engine import CPUS, After, Element, Engine, Job, State, Step, Unreachable, refuse
 
+COMMANDS = ("bhosts", "bjobs", "bkill", "bparams", "bqueues", "bresume", "bsub", "lshosts", "lsid")
+
 MAX_INDEX = 1000
 QUEUES = ("normal", "long")
 VALUED = ("-J", "-Jd", "-w", "-o", "-e", "-q", "-P", "-G", "-n", "-R", "-M", "-W", "-gpu", "-sla")
@@ -94,7 +96,7 @@ def _judge(state: State, after: After, element: Element) -> Step:
 
 
 def engine() -> Engine:
-    """Give this user's LSF."""
+    """Return this user's LSF."""
     return Engine(House())
 
 

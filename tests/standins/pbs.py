@@ -1,8 +1,9 @@
 """OpenPBS 23.06.06 in miniature: qsub, qstat, qdel, qrls, qselect, pbsnodes.
 
-Its array ``afterok`` lies as the real one's does: it follows the element that ended last. What
-``qstat`` prints has the keys, words and numbers of samples of the real one, as far as anybody may
-read them. Where there is a file ``no_history`` in its folder, it forgets what has ended.
+Its array ``afterok`` lies as the real one's does: it follows the element that ended last; and its
+server crashes as that does. What ``qstat`` prints has the keys, words and numbers of samples of the
+real one, as far as anybody may read them. Where there is a file ``no_history`` in its folder, it
+forgets what has ended.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from standins import qtools
-from standins.engine import CPUS, After, Element, Engine, Job, State, Step, refuse
+from standins.engine import CPUS, After, Element, Engine, Job, State, Step, Unreachable, refuse
 from standins.qtools import SERVER, Options, Refused, clock, job_id, minute
+
+COMMANDS = ("pbsnodes", "qdel", "qrls", "qselect", "qstat", "qsub")
 
 MAX_ARRAY = 1000
 NAME = 230  # characters
+EXITING = 1.0  # seconds in which a job that has ended is E
+COLUMNS = 79  # of text; what is longer goes on in the next line, behind a tab
 # The most walltime, in seconds.
 QUEUES = {"workq": None, "long": None, "short": 60, "closed": None, "disabled": None}
 KINDS = ("afterok", "afternotok", "afterany", "after", "beforeok", "beforenotok", "beforeany")
@@ -94,7 +99,7 @@ class House:
 
 
 def _rejects(state: State, after: After) -> bool:
-    """Tell whether a new job's dependency is on one that is not known, or not any more."""
+    """Return whether a new job's dependency is on one that is not known, or not any more."""
     parent = state.jobs.get(after.job)
     return parent is None or (not history() and parent.all_are("ended"))
 
@@ -118,16 +123,35 @@ def exit_status(element: Element) -> int | None:
         return None
     if element.cause in ("time", "memory"):
         return {"time": -29, "memory": -27}[element.cause]
-    return 256 - element.code if element.code < 0 else element.code
+    by = 256 if element.cause == "cancelled" else 128  # MoM's signal, or somebody else's
+    return by - element.code if element.code < 0 else element.code
+
+
+def over(job: Job) -> bool:
+    """Return whether all of a job has ended, for long enough."""
+    return job.all_are("ended") and not any(map(exits, job.elements.values()))
+
+
+def exits(element: Element) -> bool:
+    """Return whether an element is E: it has ended, and MoM has not reported that yet."""
+    ran = element.state == "ended" and element.code is not None
+    return ran and time.time() - element.ended < EXITING
 
 
 def engine() -> Engine:
-    """Give this user's OpenPBS."""
+    """Return this user's OpenPBS, unless it has crashed."""
+    if crashed().exists():
+        raise Unreachable
     return Engine(House())
 
 
+def crashed() -> Path:
+    """Name the file that is there once the server has crashed."""
+    return Path(os.environ["STANDIN"], "crashed")
+
+
 def history() -> bool:
-    """Tell whether ended jobs are remembered."""
+    """Return whether ended jobs are remembered."""
     return not Path(os.environ["STANDIN"], "no_history").exists()
 
 
@@ -139,7 +163,7 @@ def find(state: State, word: str) -> tuple[Job, list[Element]]:
     spelled = word if "." in word else f"{word}.{SERVER}"
     unknown = Refused(f"{{name}}: Unknown Job Id {spelled}", 153)
     job, elements = qtools.find(state, word, unknown)
-    if not history() and job.all_are("ended"):
+    if not history() and over(job):
         raise unknown
     return job, elements
 
@@ -270,15 +294,28 @@ def _check_queue(queue: str, ask: Mapping[str, int]) -> None:
 
 @command
 def qdel(argv: list[str]) -> int:
-    """Delete jobs or elements."""
+    """Delete jobs or elements; an id without a record, among several, crashes the server."""
     _, words = getopt.getopt(argv, "xW:")
     here = engine()
+    with here.open() as state:
+        if len(words) > 1 and not all(_has_record(state, word) for word in words):
+            crashed().touch()
+            return 0
 
     def delete(state: State, word: str) -> None:
         for element in _live(state, word)[1]:
             here.cancel(element)
 
     return qtools.each("qdel", words, here, delete)
+
+
+def _has_record(state: State, word: str) -> bool:
+    """Return whether a job has a record of its own: an element only while it runs."""
+    try:
+        job, elements = _live(state, word)
+    except Refused:
+        return False
+    return len(elements) == len(job.elements) or all(one.state == "running" for one in elements)
 
 
 @command
@@ -294,7 +331,7 @@ def qrls(argv: list[str]) -> int:
 def _live(state: State, word: str) -> tuple[Job, list[Element]]:
     """Find what an id means that has not ended."""
     job, elements = find(state, word)
-    if job.all_are("ended"):
+    if over(job):
         raise Refused(f"{{name}}: Job has finished {job_id(job)}", 35)
     return job, elements
 
@@ -305,7 +342,7 @@ def qselect(argv: list[str]) -> int:
     given, _ = getopt.getopt(argv, "u:")
     with engine().open() as state:
         for job in state.jobs.values():
-            if job.facts["user"] == dict(given)["-u"] and not job.all_are("ended"):
+            if job.facts["user"] == dict(given)["-u"] and not over(job):
                 print(job_id(job))
     return 0
 
@@ -315,14 +352,12 @@ def qselect(argv: list[str]) -> int:
 
 @command
 def qstat(argv: list[str]) -> int:
-    """Print jobs as JSON."""
+    """Print jobs as text; the server and the queues as JSON."""
     if argv == ["--version"]:
         print("pbs_version = 23.06.06")
         return 0
     given, words = getopt.getopt(argv, "BQxtfF:")
     said = dict(given)
-    if said.get("-F") != "json" or "-f" not in said:
-        raise Refused("{name}: the stand-in prints JSON only", 2)
     if "-B" in said or "-Q" in said:
         with engine().open():  # there is a server
             return _print({"Server": {SERVER: _server()}} if "-B" in said else {"Queue": _queues()})
@@ -334,7 +369,7 @@ def qstat(argv: list[str]) -> int:
                     refuse(f"qstat: PBS is not configured to maintain job history {word}", 0)
                     continue
                 job, elements = find(state, word)
-                if "-x" not in said and job.all_are("ended"):
+                if "-x" not in said and over(job):
                     if not words:
                         continue
                     told = "Job has finished, use -x or -H to obtain historical job information"
@@ -345,7 +380,26 @@ def qstat(argv: list[str]) -> int:
             rows[job_id(job)] = _row(state, job)
             if "-t" in said and job.indices is not None:
                 rows |= {job_id(job, one): _element_row(state, job, one) for one in elements}
-    return _print({"Jobs": rows} if rows else {}, status)
+    if rows and ("-F" in said or "-f" not in said):
+        raise Refused("{name}: the stand-in prints jobs as whole text only", 2)
+    print(spelled(rows), end="")
+    return status
+
+
+def spelled(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format jobs as text, from their JSON form."""
+    return "".join(f"Job Id: {job}\n{''.join(_lines(row))}\n" for job, row in rows.items())
+
+
+def _lines(row: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in row.items():
+        if name == "Variable_List":
+            value = ",".join(f"{key}={text}" for key, text in value.items())
+        values = value if isinstance(value, dict) else {"": value}
+        for part, text in values.items():
+            line = f"    {name}{'.' if part else ''}{part} = {text}"
+            cut = range(0, len(line), COLUMNS)
+            yield "\n\t".join(line[at : at + COLUMNS] for at in cut) + "\n"
 
 
 @command
@@ -403,7 +457,7 @@ def _row(state: State, job: Job) -> dict[str, Any]:
         if element.state != "waiting":
             return _common(job) | _depend(job, element) | _ran(job, element, "F")
     elif not job.all_are("waiting"):
-        ended, codes = job.all_are("ended"), [exit_status(one) for one in job.elements.values()]
+        ended, codes = over(job), [exit_status(one) for one in job.elements.values()]
         letter = "F" if ended else "H" if job.held else "B"
         last = exit_status(job.last())
         began = f"Job Array Began at {minute(job.submitted)}"
@@ -432,12 +486,11 @@ def _row(state: State, job: Job) -> dict[str, Any]:
 def _element_row(state: State, job: Job, element: Element) -> dict[str, Any]:
     if element.state == "waiting":
         return _row(state, job) | {"job_state": "Q", "Hold_Types": "n", "substate": 10}
+    letter = "F" if over(job) else "X"
+    forgotten = not history() and element.state == "ended" and not exits(element)
+    if forgotten or (element.code is None and element.state == "ended"):  # a copy of the array's
+        return _row(state, job) | {"job_state": letter, "comment": "Subjob finished"}
     place = {"array_id": job_id(job), "array_index": element.index}
-    letter = "F" if job.all_are("ended") else "X"
-    if element.code is None and element.state == "ended" and element.cause == "cancelled":
-        gone = {"job_state": letter, "comment": "Subjob finished", "substate": 70}
-        over = {"Exit_status": 1, "substate": 91} if letter == "F" else {}
-        return _common(job) | place | gone | over
     return _common(job) | place | _ran(job, element, letter)
 
 
@@ -479,6 +532,8 @@ def _ran(job: Job, element: Element, letter: str) -> dict[str, Any]:
     if element.state == "running":
         return row | {"job_state": "R", "substate": 42, "comment": comment}
     code = exit_status(element)
+    if exits(element):
+        return row | {"job_state": "E", "substate": 50, "comment": comment, "Exit_status": code}
     how = {
         "time": "exceeded resource walltime",
         "memory": "exceeded resource mem",

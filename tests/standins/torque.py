@@ -20,6 +20,8 @@ from standins import qtools
 from standins.engine import CPUS, After, Element, Engine, Job, State, Step, refuse
 from standins.qtools import SERVER, Options, Refused, clock, job_id, minute
 
+COMMANDS = ("qdel", "qrls", "qselect", "qstat", "qsub")
+
 KEEP = 60
 MAX_ARRAY = 1000
 QUEUES = {"batch": None, "long": None, "short": 60}  # the most walltime, in seconds
@@ -116,7 +118,7 @@ def exit_status(element: Element) -> int | None:
 
 
 def engine() -> Engine:
-    """Give this user's Torque."""
+    """Return this user's Torque."""
     return Engine(House())
 
 
@@ -131,7 +133,7 @@ def find(state: State, word: str, unknown: str = "{name}: Unknown Job Id Error")
 
 
 def forgotten(job: Job) -> bool:
-    """Tell whether a job ended so long ago that nothing is known of it."""
+    """Return whether a job ended so long ago that nothing is known of it."""
     return job.all_are("ended") and time.time() - job.last().ended > KEEP
 
 

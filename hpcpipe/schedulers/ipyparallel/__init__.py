@@ -8,18 +8,20 @@ it at once, and for other things too. Tried on a real ipyparallel 9.2, in the te
 Each element of an array is a task of its own, whose id is that of its message. The element's script
 is run by an engine as a process, as the local scheduler would run it, with the same directives.
 
+Dependencies: ``after=``, which the controller's load balancer keeps.
+
 Site keys: ``[ipyparallel] profile``, ``cluster_id`` and ``connection_file`` tell which cluster, as
 they do to ``ipyparallel.Client``; without any it is the default one of your IPython profile.
 
 Oddities worth knowing:
 
 * The hub must keep records: ``ipcontroller --sqlitedb`` (or ``--dictdb``, which forgets all but the
-  last 1,024 tasks). By default it keeps none, and nothing is submitted to such a one.
+  last 1,024 tasks). By default it has no database, and nothing is submitted to such a controller.
 * An engine runs one element at a time, and nobody counts its cpus: start as many as there is room.
 * Limits of time and memory are kept by us, on the engine; memory is looked at once a second.
 * Nothing can be held. A task that waits for others and is cancelled alone stays in the queue until
   these have ended, and is then not run.
-* Should the controller end, its tasks go with it, and are told as lost. An engine that is ended
+* Should the controller end, its tasks go with it, and are reported as lost. An engine that is ended
   ends what it runs; should it be killed, that goes on unwatched.
 """
 
@@ -36,8 +38,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, Reason, State, parse_indices
+from hpcpipe.errors import ConfigError, SchedulerError, SchedulerUnavailable, SubmitUnclear
+from hpcpipe.indices import parse_indices
+from hpcpipe.jobs import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.schedulers.ipyparallel.engine import Element, run_element
 from hpcpipe.schedulers.local.job import Spec, position, read_directives
 
@@ -63,6 +66,24 @@ class Ipyparallel:
         self._where = {"profile": profile, "cluster_id": cluster_id}
         self._file = connection_file
 
+    def instance(self) -> str:
+        # A controller that is started anew by this file knows of the tasks of the one before that
+        # they are gone; ids are random, so that none of them ever means another's task.
+        file = Path(self._file or self._default_file())
+        try:
+            file.stat()
+        except OSError as error:
+            raise SchedulerUnavailable(
+                f"{file}: {error.strerror}\n(`ipcluster start` starts a cluster)"
+            ) from None
+        return f"ipyparallel:{file.resolve()}"
+
+    def _default_file(self) -> Path:
+        """Name the file where a profile's controller writes how to connect to it."""
+        home = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython")
+        name = "-".join(filter(None, ("ipcontroller", self._where["cluster_id"], "client.json")))
+        return home / f"profile_{self._where['profile'] or 'default'}" / "security" / name
+
     def submit(
         self,
         script: Path,
@@ -74,7 +95,7 @@ class Ipyparallel:
         spec = read_directives(script, script.read_text("utf-8", "surrogateescape"), Spec())
         umask = os.umask(0o077)
         os.umask(umask)
-        with self._client() as client:
+        with self._client(kind=SubmitUnclear) as client:
             from ipyparallel import Dependency
 
             view = client.load_balanced_view()
@@ -105,7 +126,7 @@ class Ipyparallel:
             give_up = time.monotonic() + _PATIENCE
             while len(_ask(client, sent, ("msg_id",))) < len(sent):
                 if time.monotonic() > give_up:
-                    raise SchedulerUnavailable("the hub has no record of what was sent to it")
+                    raise SubmitUnclear("the hub has no record of what was sent to it")
         return job
 
     def release(self, jobs: Sequence[str]) -> None:
@@ -150,6 +171,9 @@ class Ipyparallel:
         at = 0 if index is None or not indices else position(indices, index)
         return f"{stem}_{first + at}" if at is not None else ""
 
+    def count(self) -> int | None:
+        return None
+
     def accounts(self) -> Sequence[str]:
         return ()
 
@@ -161,7 +185,11 @@ class Ipyparallel:
         return _elements(after.job)
 
     @contextmanager
-    def _client(self, asked: Collection[str] = ("",)) -> Iterator[Any]:
+    def _client(
+        self,
+        asked: Collection[str] = ("",),
+        kind: type[SchedulerUnavailable] = SchedulerUnavailable,
+    ) -> Iterator[Any]:
         """Connect, unless there is nothing to ask; tell in our words where that is not possible."""
         if not asked:
             yield None
@@ -175,14 +203,14 @@ class Ipyparallel:
             ) from None
         known = {name: value for name, value in self._where.items() if value}
         try:
-            with redirect_stdout(sys.stderr):  # where it tells that it waits for a file
+            with redirect_stdout(sys.stderr):  # where it reports that it waits for a file
                 client = ipyparallel.Client(self._file, timeout=_PATIENCE, **known)
         except (OSError, ipyparallel.error.TimeoutError) as error:
             raise SchedulerUnavailable(f"{error}\n(`ipcluster start` starts a cluster)") from error
         try:
             yield client
         except ipyparallel.error.TimeoutError as error:
-            raise SchedulerUnavailable(f"{error}\n(the controller does not answer)") from error
+            raise kind(f"{error}\n(the controller does not answer)") from error
         except ipyparallel.error.RemoteError as error:
             raise SchedulerError(f"{error.ename}: {error.evalue}") from error
         except ipyparallel.error.NoEnginesRegistered as error:
@@ -202,7 +230,7 @@ def _ask(client: Any, ids: Sequence[str], facts: Sequence[str]) -> list[Mapping[
 
 
 def _live(client: Any, records: Collection[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Give those without an end that the hub still knows: not of a controller that is gone."""
+    """Return those without an end that the hub still knows, which may be another controller."""
     open_ = [record for record in records if record["completed"] is None]
     if not open_:
         return []
@@ -233,7 +261,7 @@ def _all(jobs: Collection[str]) -> Sequence[str]:
 
 
 def _end(record: Mapping[str, Any]) -> JobEnd:
-    """Read how a task ended: by what `run_element` told, or what befell it before or instead."""
+    """Read how a task ended: from what `run_element` reported, or else from ipyparallel."""
     from ipyparallel.serialize import deserialize_object
 
     content = record["result_content"] or {}

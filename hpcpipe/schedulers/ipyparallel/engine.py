@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcpipe.model import JobEnd, Reason
+from hpcpipe.jobs import JobEnd, Reason
+from hpcpipe.schedulers.base import launch
 from hpcpipe.schedulers.local import tree
 
 LOOK = 0.2  # seconds between two looks at an element
@@ -26,9 +27,9 @@ GRACE = 5.0  # from asking its processes to end until killing them
 
 
 class Ended(Exception):
-    """An element that did not end well; its text is a `JobEnd` in JSON.
+    """An element that failed; its text is a `JobEnd` in JSON.
 
-    Raised, for nothing else tells ipyparallel that what waits for the element cannot run.
+    Only an exception makes ipyparallel cancel what waits for the element.
     """
 
 
@@ -47,7 +48,7 @@ class Element:
 
 
 def run_element(element: Element) -> str:
-    """Run an element to its end, and tell of it in JSON; raise `Ended` if it is no good one."""
+    """Run an element and return its end in JSON; raise `Ended` unless it succeeded."""
     from IPython.core.getipython import get_ipython
 
     kernel: Any = get_ipython().kernel  # type: ignore[union-attr]  # an engine has one
@@ -69,13 +70,8 @@ def run_element(element: Element) -> str:
             if now - weighed >= WEIGH:
                 weighed = now
                 peak = max(peak, tree.memory(tree.find_processes(leaders).get(job, ())) / tree.MIB)
-            if job in kernel.aborted:
-                stopping = Reason.CANCELLED
-            elif element.time and now - began > element.time:
-                stopping = Reason.TIME
-            elif element.memory and peak > element.memory:
-                stopping = Reason.MEMORY
-            else:
+            stopping = _stop(element, job in kernel.aborted, now - began, peak)
+            if stopping is None:
                 _wait(process, LOOK)
         if stopping in (Reason.CANCELLED, Reason.TIME):
             tree.terminate(leaders, "")
@@ -85,19 +81,31 @@ def run_element(element: Element) -> str:
         code = process.wait()
         signal.signal(signal.SIGTERM, before)
     kernel.aborted.discard(job)
+    end = _end(code, stopping, peak, time.monotonic() - began)
+    if end.reason is not None:
+        raise Ended(json.dumps(end))
+    return json.dumps(end)
+
+
+def _stop(element: Element, aborted: bool, seconds: float, peak: float) -> Reason | None:
+    if aborted:
+        return Reason.CANCELLED
+    if element.time and seconds > element.time:
+        return Reason.TIME
+    return Reason.MEMORY if element.memory and peak > element.memory else None
+
+
+def _end(code: int, stopping: Reason | None, peak: float, wall: float) -> JobEnd:
     reason = stopping or (None if code == 0 else Reason.EXIT if code > 0 else Reason.SIGNAL)
-    end = JobEnd(
+    return JobEnd(
         native=str(reason or "ok"),
         reason=reason,
         exit_code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
         max_memory=round(peak) or None,
-        wall=time.monotonic() - began,
+        wall=wall,
         host=os.uname().nodename,
     )
-    if reason is not None:
-        raise Ended(json.dumps(end))
-    return json.dumps(end)
 
 
 def _start(element: Element, job: str) -> subprocess.Popen[bytes]:
@@ -106,7 +114,8 @@ def _start(element: Element, job: str) -> subprocess.Popen[bytes]:
         named["HPCPIPE_INDEX"] = str(element.index)
     with Path(element.folder, element.output).open("ab") as output:
         return subprocess.Popen(
-            ("/bin/sh", element.script), cwd=element.folder, env={**os.environ, **named},
+            ("/bin/sh", "-c", launch(Path(element.script), ("/bin/sh",))),
+            cwd=element.folder, env={**os.environ, **named},
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             umask=element.umask, start_new_session=True,
         )  # fmt: skip

@@ -9,9 +9,9 @@ Directives, one a line at the head of the script, the rest of the line taken as 
 
     #HPCPIPE --name=WORDS
     #HPCPIPE --array=0-999            or 1,5,7-9; without it, a plain job
-    #HPCPIPE --cpus=N                 1 if not said
-    #HPCPIPE --memory=MIB             no limit if not said
-    #HPCPIPE --time=SECONDS           no limit if not said
+    #HPCPIPE --cpus=N                 1 by default
+    #HPCPIPE --memory=MIB             no limit by default
+    #HPCPIPE --time=SECONDS           no limit by default
     #HPCPIPE --output=logs/x.%a.out   from the run folder; %j is the job's id, %a the index (0 in
                                       a plain job), %% a percent sign; both streams are appended
 
@@ -54,12 +54,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
-from hpcpipe.errors import SchedulerUnavailable
-from hpcpipe.model import After, Capabilities, JobEnd, JobStatus, State
+from hpcpipe.errors import SchedulerUnavailable, SubmitUnclear
+from hpcpipe.jobs import After, Capabilities, JobEnd, JobStatus, State
+from hpcpipe.schedulers.environment import passed
 from hpcpipe.schedulers.local.daemon import rouse
 from hpcpipe.schedulers.local.job import Spec, check, read_directives
 from hpcpipe.schedulers.local.queue import BLOCKED, DOOMED, READY, STARTED, Job, Queue, read_job
-from hpcpipe.schedulers.local.spool import MARKS, Spool
+from hpcpipe.schedulers.local.spool import Spool
 
 _ID = re.compile(r"[0-9]+(_[0-9]+)?")
 _HELD = JobStatus(State.HELD, "HELD", "Held")
@@ -72,12 +73,12 @@ _STATUS = {
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Tell of a spool that cannot be used as of a scheduler that cannot be asked."""
+def _explained(kind: type[SchedulerUnavailable] = SchedulerUnavailable) -> Iterator[None]:
+    """Raise SchedulerUnavailable for a spool that cannot be used."""
     try:
         yield
     except OSError as error:
-        raise SchedulerUnavailable(
+        raise kind(
             f"{error.strerror or error}: {error.filename or 'the local spool'}\n"
             "(local jobs are kept in $HPCPIPE_LOCAL, or else below $XDG_STATE_HOME)"
         ) from error
@@ -97,10 +98,24 @@ class Local:
         memory: int | None = None,
         grace: float = 5.0,
     ) -> None:
-        self._spool = Spool(Path(spool).absolute() if spool else default_spool())
+        self._kept = Spool(Path(spool).absolute() if spool else default_spool())
         self._asked = Spec(most_cpus=cpus, most_memory=memory, grace=grace)
 
+    @property
+    def _spool(self) -> Spool:
+        """The spool, if no other user has a hand in it; raises PermissionError."""
+        self._kept.check()
+        return self._kept
+
     @_explained()
+    def instance(self) -> str:
+        root = self._spool.root
+        there = next((one for one in (root, *root.parents) if os.path.exists(one)), root)
+        if not os.path.isdir(there):  # then no job of it can ever have been handed over
+            raise SchedulerUnavailable(f"{there}: not a folder, so no jobs can be kept below it")
+        return f"local:{os.uname().nodename}:{root}"
+
+    @_explained(SubmitUnclear)
     def submit(
         self, script: Path, after: Sequence[After] = (), *, token: str, held: bool = False
     ) -> str:
@@ -113,9 +128,10 @@ class Local:
             folder=str(script.parent.parent.absolute()),
         )
         check(spec, script, self._spool.spec)
-        environment = {k: v for k, v in os.environb.items() if os.fsdecode(k) not in MARKS}
+        environment = passed(os.environ, gpus=False)
         rouse(self._spool, self.linger)  # first, so that a refusal leaves no job behind
-        job = self._spool.place(spec, text, environment)
+        named = {os.fsencode(k): os.fsencode(v) for k, v in environment.items()}
+        job = self._spool.place(spec, text, named)
         rouse(self._spool, self.linger)
         return job
 
@@ -162,6 +178,9 @@ class Local:
 
     def element(self, job: str, index: int | None) -> str:
         return job if index is None else f"{job}_{index}"
+
+    def count(self) -> int | None:
+        return None
 
     def accounts(self) -> Sequence[str]:
         return ()

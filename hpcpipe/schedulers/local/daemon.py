@@ -19,7 +19,7 @@ LOG_BYTES = 1 << 20
 
 
 def rouse(spool: Spool, linger: float) -> bool:
-    """Wake the keeper, or start one and wait until it listens; tell whether there was none."""
+    """Wake the keeper, or start one and wait until it listens; return whether one was started."""
     if spool.wake():
         return False
     spool.make()
@@ -84,7 +84,7 @@ def stop_listening(wake: tuple[int, int]) -> None:
 def leave_terminal(spool: Spool, lock: int) -> None:
     """Go on in the background, out of reach of any terminal; the process that was started ends.
 
-    Its end tells the client that the keeper is there and listens.
+    Its end shows the client that the keeper is there and listens.
     """
     with contextlib.suppress(PermissionError):  # leader of a session already
         os.setsid()

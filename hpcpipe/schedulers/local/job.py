@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.model import After, parse_indices
+from hpcpipe.indices import parse_indices
+from hpcpipe.jobs import After
 
 _DIRECTIVE = re.compile(r"#HPCPIPE\s+--(\w+)=(.+)")
 
@@ -40,7 +41,7 @@ class Spec:
         return parse_indices(self.array) if self.array else range(1)
 
     def output_of(self, job: str, index: int) -> str:
-        """Spell one element's output file, from the run folder: ``%j``, ``%a``, ``%%`` filled."""
+        """Return one element's output file, from the run folder: ``%j``, ``%a``, ``%%`` filled."""
         words = {"%j": job, "%a": str(index), "%%": "%"}
         return re.sub("%[ja%]", lambda match: words[match[0]], self.output)
 
@@ -54,7 +55,7 @@ def position(indices: Sequence[int], index: int) -> int | None:
 def read_directives(script: Path, text: str, spec: Spec) -> Spec:
     """Read the directives at the head of a script into ``spec``.
 
-    Raises SchedulerError naming the line that is none.
+    Raises SchedulerError naming the line that is not a directive.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if line.startswith("#HPCPIPE"):

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from hpcpipe.model import JobEnd, Reason
+from hpcpipe.jobs import JobEnd, Reason
 from hpcpipe.schedulers.local import daemon, tree
 from hpcpipe.schedulers.local.queue import STARTED, WAITING, Job, Queue, fits, read_job
 from hpcpipe.schedulers.local.spool import RELEASED, RUNNING, STARTING, Spool, end_lines, event_line
 
 KEEP_SECONDS = 7 * 86400  # how long ended jobs can be asked about
 LOOK_SECONDS = 1.0  # between two looks at memory
-STOP_SECONDS = 0.1  # between two looks at what was told to end
+STOP_SECONDS = 0.1  # between two looks at what was asked to end
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 HOST = os.uname().nodename
 
@@ -124,11 +124,12 @@ class Keeper:
     def take_in(self) -> bool:
         """Take in new jobs and requests; tell whether there were any."""
         news = False
+        requests = self._spool.requests()  # before the jobs, or one for a job yet unseen is lost
         while self._spool.folder(str(self._last + 1)).is_dir():
             self._last += 1
             self._add(str(self._last))
             news = True
-        for verb, ids in self._spool.requests():
+        for verb, ids in requests:
             news = True
             for one in ids:
                 name, _, index = one.partition("_")
@@ -182,7 +183,7 @@ class Keeper:
             tree.terminate(_leaders(asked), str(self._spool.root))
 
     def _enforce(self, now: float) -> None:
-        """Stop what is past its time, kill what did not heed it, finish what has gone."""
+        """Stop what is past its time, kill what did not stop, finish what has gone."""
         self._stop([run for run in self._running.values() if now >= run.deadline], TIMEOUT)
         late = [run for run in self._running.values() if run.stopping and now >= run.kill_at]
         if late:

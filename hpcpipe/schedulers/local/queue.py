@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hpcpipe.model import After
+from hpcpipe.jobs import After
 from hpcpipe.schedulers.local.job import Spec, position
 from hpcpipe.schedulers.local.spool import RELEASED, Spool
 
@@ -35,11 +35,11 @@ class Job:
     bad: int = 0
 
     def element(self, at: int) -> str:
-        """Spell the id of the element at a position."""
+        """Return the id of the element at a position."""
         return f"{self.id}_{self.indices[at]}" if self.spec.array else self.id
 
     def positions(self, index: int | None) -> Sequence[int]:
-        """Give the positions of one element, or (None) of all."""
+        """Return the positions of one element, or (None) of all."""
         if index is None:
             return range(len(self.indices))
         at = position(self.indices, index)
@@ -74,7 +74,7 @@ Buried = list[tuple[Job, list[int]]]
 
 
 class Queue:
-    """The jobs that have not ended, oldest first, and what their dependencies say.
+    """The jobs that have not ended, oldest first, and the state of their dependencies.
 
     ``find`` looks up a job that is not, or no longer, among them.
     """
@@ -84,7 +84,7 @@ class Queue:
         self._find = find
 
     def link(self, job: Job) -> None:
-        """Take in a job, and bring its waiting elements up to what its predecessors say."""
+        """Add a job, and update its waiting elements by the state of its predecessors."""
         for after in job.spec.after:
             parent = self.jobs.get(after.job) or self._find(after.job)
             if parent is None:  # purged by hand: what nobody can vouch for did not end well
@@ -102,15 +102,15 @@ class Queue:
         return self._bury([job])
 
     def settle(self, job: Job, ended: Sequence[int], *, well: bool) -> Buried:
-        """Note that elements have ended; return the elements that can now never start.
+        """Record that elements have ended; return the elements that can now never start.
 
-        Those have then been noted as ended badly too, and so on down the graph.
+        Those are then recorded as failed too, and so on down the graph.
         """
         self._mark(job, ended, WELL if well else BAD)
         return self._bury([child for _, child in job.children])
 
     def next(self) -> tuple[Job, int] | None:
-        """Give the oldest job's first element that may start."""
+        """Return the oldest job's first element that may start."""
         for job in self.jobs.values():
             if not job.held and (at := job.state.find(READY)) >= 0:
                 return job, at
@@ -144,7 +144,7 @@ class Queue:
                 job.state[at] = max((whole, *(_verdict(a, p, index) for a, p in pairs)))
 
     def _bury(self, suspects: list[Job]) -> Buried:
-        """Note as ended badly what is doomed among these jobs and all that follow them."""
+        """Record as failed what can never start among these jobs and all that follow them."""
         buried = []
         while suspects:
             job = suspects.pop()
@@ -163,7 +163,7 @@ def _every(state: bytearray, code: int) -> Iterator[int]:
 
 
 def _verdict(after: After, parent: Job, index: int) -> int:
-    """Say what one dependency means for the element ``index`` of the dependant."""
+    """Return what one dependency means for the element ``index`` of the dependant."""
     if after.kind == "all" and after.element is None:
         return DOOMED if after.well and parent.bad else BLOCKED if parent.left else READY
     at = position(parent.indices, index if after.element is None else after.element)
@@ -182,7 +182,7 @@ class Machine:
 def fits(
     spec: Spec, running: Collection[Spec], machine: Machine, available: Callable[[], int]
 ) -> bool:
-    """Tell whether one more element may start beside those that run.
+    """Return whether one more element may start beside those that run.
 
     The caps a job was submitted with bound all that runs when it starts, whoever submitted that.
     When nothing runs, the first is let in whatever it asks: waiting would change nothing.

@@ -28,6 +28,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +36,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcpipe.model import After, JobEnd, Reason, ranges
+from hpcpipe.indices import ranges
+from hpcpipe.jobs import After, JobEnd, Reason
 from hpcpipe.schedulers.local.job import Spec
 
 MARKS = ("HPCPIPE_SPOOL", "HPCPIPE_JOB_ID", "HPCPIPE_INDEX")  # spool, job, index: in every element
@@ -74,12 +76,12 @@ class Event(NamedTuple):
 
 
 def event_line(first: int, last: int, word: str, *extras: str) -> str:
-    """Spell one line of ``events``."""
+    """Return one line of ``events``."""
     return " ".join((f"{first}-{last}", word, f"{time.time():.3f}", *extras)) + "\n"
 
 
 def end_lines(indices: Sequence[int], end: JobEnd) -> str:
-    """Spell the end of these ascending indices, one line for each run of them."""
+    """Return the end of these ascending indices, one line for each run of them."""
     columns = (
         end.native,
         end.reason.name if end.reason else "-",
@@ -112,12 +114,30 @@ class Spool:
     def folder(self, job: str) -> Path:
         return self.root / "jobs" / job
 
+    def check(self) -> None:
+        """Raise PermissionError where the spool is, or could become, another user's.
+
+        Scripts in it are run: it must be ours, also under sudo with the user's HOME.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            own, above = self.root.lstat(), self.root.parent.stat()
+            others = stat.S_IWGRP | stat.S_IWOTH
+            if own.st_uid != os.geteuid() or own.st_mode & others or not stat.S_ISDIR(own.st_mode):
+                raise PermissionError(
+                    errno.EPERM, "another user owns it or can write to it", str(self.root)
+                )
+            if above.st_mode & others and not above.st_mode & stat.S_ISVTX:
+                raise PermissionError(
+                    errno.EPERM,
+                    "other users could replace what is in it; chmod go-w",
+                    str(self.root.parent),
+                )
+
     def make(self) -> None:
-        """Make the folders that are missing; raises PermissionError for another user's spool."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Scripts in it are run: it must be ours, also under sudo with the user's HOME.
-        if self.root.stat().st_uid != os.geteuid():
-            raise PermissionError(f"{self.root} belongs to another user")
+        """Make the folders that are missing; raises PermissionError as `check` does."""
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, exist_ok=True)
+        self.check()
         for name in ("drafts", "requests", "jobs"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -160,11 +180,16 @@ class Spool:
         draft.rename(self.root / "requests" / draft.name)
 
     def requests(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Give what was asked, in order; each is forgotten when the next is taken."""
-        for path in sorted((self.root / "requests").iterdir()):
-            verb, *ids = path.read_text("ascii").split("\n")
-            yield verb, ids
-            path.unlink()
+        """Yield the requests that are there now; each is forgotten as the next is taken."""
+        paths = sorted((self.root / "requests").iterdir())
+
+        def read() -> Iterator[tuple[str, Sequence[str]]]:
+            for path in paths:
+                verb, *ids = path.read_text("ascii").split("\n")
+                yield verb, ids
+                path.unlink()
+
+        return read()
 
     def _draft(self) -> Path:
         return self.root / "drafts" / f"{time.time_ns()}-{os.getpid()}-{next(_DRAFTS)}"
@@ -185,11 +210,11 @@ class Spool:
         return {name: value for name, _, value in (pair.partition(b"=") for pair in pairs) if name}
 
     def ended(self, job: str) -> bool:
-        """Tell whether every element of a job is known to have ended."""
+        """Return whether every element of a job is known to have ended."""
         return (self.folder(job) / "ended").exists()
 
     def mark_ended(self, job: str) -> None:
-        """Say that every element of a job has ended."""
+        """Record that every element of a job has ended."""
         (self.folder(job) / "ended").touch(0o600)
 
     def record(self, job: str, lines: str) -> None:

@@ -88,7 +88,7 @@ def find_processes(leaders: Mapping[int, str], spool: str = "") -> dict[str, set
 
 
 def _line(pid: int, table: Mapping[int, psutil.Process]) -> Iterator[int]:
-    """Give a process and its ancestors within the table."""
+    """Yield a process and its ancestors within the table."""
     seen: set[int] = set()  # a table read while processes come and go might hold a ring
     with contextlib.suppress(psutil.Error):
         while pid in table and pid not in seen:
@@ -118,7 +118,7 @@ def available_memory() -> int:
 
 
 def surviving(events: Iterable[Event], indices: Container[int]) -> Iterator[int]:
-    """Give the leaders of these elements that are still there: the same, not a pid given anew."""
+    """Return the leaders of these elements that still live; a reused pid does not count."""
     for event in events:
         if event.word == RUNNING and event.first in indices:
             leader = int(event.extras[0])

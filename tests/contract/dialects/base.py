@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hpcpipe.errors import SchedulerError
-from hpcpipe.model import Capabilities
-from hpcpipe.probes import REGISTRY
+from hpcpipe.jobs import Capabilities
+from hpcpipe.schedulers import REGISTRY, find_adapter
 from hpcpipe.schedulers.base import Run, Scheduler, run_command
 
 Census = dict[str, Counter[str]]
@@ -39,6 +39,15 @@ def stopped(folder: Path) -> Iterator[None]:
         yield
     finally:
         ask("start")
+
+
+@contextmanager
+def setting(**variables: str) -> Iterator[None]:
+    """Have variables set in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
 
 
 def says(*argv: str) -> Callable[[], str]:
@@ -116,9 +125,12 @@ class Dialect:
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     ahead: int = 0  # how many times what submits is run before the first batch
+    apart: int = 1  # and how many times for a batch
     late: bool = True  # whether what submits does so even if who started it is gone
     aligned: tuple[str, ...] = ()  # what a submission of two aligned arrays runs, sorted
     words: tuple[str, str] = ("", "")  # how its queue says "held", and a word that it never says
+    # What users have set that would hide jobs, one after another.
+    hides: Callable[[], Iterator[AbstractContextManager[object]]] | None = None
     times: Times | None = None  # start and end of elements
     stopped: Callable[[], AbstractContextManager[None]] | None = None  # as long as it lasts
     lasting: bool = True  # whether its jobs outlive that
@@ -133,16 +145,16 @@ class Dialect:
 
     @property
     def probed(self) -> bool:
-        """Tell whether `hpcpipe site` can look at it live."""
-        return self.name in REGISTRY
+        """Return whether `hpcpipe site` can look at it live."""
+        return self.name in REGISTRY and find_adapter(self.name).probe is not None
 
     @property
     def refuses(self) -> bool:
-        """Tell whether it refuses anything."""
+        """Return whether it refuses anything."""
         return any(self.refused)
 
     def can(self, name: str) -> bool:
-        """Tell whether it has a capability, or something that not every dialect has."""
+        """Return whether it has a capability, or something that not every dialect has."""
         of = self.capabilities if hasattr(self.capabilities, name) else self
         return bool(getattr(of, name))
 

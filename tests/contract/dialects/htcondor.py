@@ -13,10 +13,10 @@ from standins import engine
 
 from contract.dialects import standin
 from contract.dialects.base import Census, Dialect, always, answers, says, stopped
-from hpcpipe.schedulers import jobads
 from hpcpipe.schedulers.base import run_command
-from hpcpipe.schedulers.dagman import Dag
 from hpcpipe.schedulers.htcondor import HTCondor as Adapter
+from hpcpipe.schedulers.htcondor import classads as jobads
+from hpcpipe.schedulers.htcondor.dagman import Dag
 
 READ = """sed -n 's/^{name} = "*\\([^"]*\\)"*$/\\1/p' $_CONDOR_JOB_AD"""
 DAG, NODE = READ.format(name="DAGManJobId"), READ.format(name="DAGNodeName")
@@ -93,7 +93,7 @@ REAL = Dialect(
     element=f"""echo $({DAG})/$({NODE})""",
     begin=f'node=$({NODE})\nexec >>"{{log}}" 2>&1\n',
     refused=("initialdir = /nonexistent/dir", "ERROR: No such directory: /nonexistent/dir"),
-    short_time="15s",  # what is to use too much memory must have started by then
+    short_time="30s",  # what is to use too much memory must have started by then
     on=_version,
     census=_census,
     missing=answers("HPCPIPE_TEST_HTCONDOR", "condor_q", "-totals"),
@@ -104,6 +104,7 @@ REAL = Dialect(
         "condor_history",
         "condor_release",
         "condor_rm",
+        "condor_config_val",
     ),
     late=False,  # condor_submit_dag says something before it submits, and ends if nobody reads that
     # One more condor_submit is what condor_submit_dag runs.
@@ -114,11 +115,11 @@ REAL = Dialect(
 
 HTCONDORS_STANDIN = replace(
     REAL,
-    site=str(standin.STANDINS / "htcondor.toml"),
+    site=standin.site("htcondor", "normal"),
     out_of_reach=standin.out_of_reach,
     variables=standin.variables("htcondor"),
     end=standin.end,
-    short_time="3s",
+    short_time="6s",  # what is to use too much memory must have started by then
     on=lambda: "a stand-in, after samples of HTCondor 23.9.6 and 25.14",
     real=False,
     census=_census_of_standin,

@@ -10,7 +10,7 @@ ASKED = ("-o /dev/null", "-n 1", "-M 50MB", "-W 10")
 
 LSF = Dialect(
     name="lsf",
-    site=str(standin.STANDINS / "lsf.toml"),
+    site=standin.site("lsf", "normal"),
     capabilities=Adapter.capabilities,
     adapter=lambda _, run: Adapter(run),
     out_of_reach=standin.out_of_reach,
@@ -28,7 +28,7 @@ LSF = Dialect(
     on=lambda: "a stand-in, after documents of LSF 10.1",
     real=False,
     census=standin.census,
-    commands=("bsub", "bjobs", "bresume", "bkill"),
+    commands=("bsub", "bjobs", "bresume", "bkill", "lsid"),
     aligned=("bresume", "bsub", "bsub"),
     words=('"STAT":"PSUSP"', '"STAT":"HIBERN"'),
 )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from contract.dialects import standin
 from contract.dialects.base import Census, Dialect, answers, nothing, says
-from hpcpipe.schedulers import qstat
 from hpcpipe.schedulers.base import run_command
 from hpcpipe.schedulers.pbs import PBS as Adapter
+from hpcpipe.schedulers.pbs import qstat
 
 ASKED = ("-N try", "-j oe", "-o localhost:/dev/null", "-l select=1:ncpus=1:mem=50mb",
          "-l walltime=00:10:00")  # fmt: skip
@@ -20,7 +20,7 @@ ASKED = ("-N try", "-j oe", "-o localhost:/dev/null", "-l select=1:ncpus=1:mem=5
 
 def _census(spools: Mapping[str, Path]) -> Census:
     told: Census = {name: Counter() for name in spools}
-    asked = run_command(("qstat", "-x", "-t", "-f", "-F", "json"))
+    asked = run_command(("qstat", "-x", "-t", "-f"))
     for job, row in qstat.read(asked.stdout).items():
         folder = row["Variable_List"].get("HPCPIPE_FOLDER", "")
         if "[]" in job or (name := Path(folder).parent.name) not in told:
@@ -40,7 +40,7 @@ def _out_of_reach(home: Path) -> dict[str, str]:
 
 STANDIN = Dialect(
     name="pbs",
-    site=str(standin.STANDINS / "pbs.toml"),
+    site=standin.site("pbs", "workq"),
     capabilities=Adapter.capabilities,
     adapter=lambda _, run: Adapter(run),
     out_of_reach=standin.out_of_reach,
@@ -50,15 +50,15 @@ STANDIN = Dialect(
     index="$PBS_ARRAY_INDEX",
     element="echo $PBS_JOBID",
     begin=standin.FOLDER,
-    variables=standin.variables("pbs"),
+    variables=standin.variables("pbs", PBS_SERVER="pbshost"),
     end=standin.end,
     refused=("-q nowhere", "qsub: Unknown queue"),
-    short_time="3s",
+    short_time="6s",  # what is to use too much memory must have started by then
     on=lambda: "a stand-in, after samples of OpenPBS 23.06.06",
     real=False,
     census=_census,
     commands=("qsub", "qstat", "qselect", "qrls", "qdel"),
-    words=('"job_state":\t"Q"', '"job_state":\t"Hibernating"'),
+    words=("job_state = Q", "job_state = Hibernating"),
 )
 
 REAL = replace(

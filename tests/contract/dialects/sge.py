@@ -7,16 +7,18 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from pwd import getpwuid
 
 from contract.dialects.base import Census, Dialect, answers, says, stopped
 from hpcpipe.schedulers.drmaa import Drmaa
-from hpcpipe.schedulers.qacct import spread
 from hpcpipe.schedulers.sge import Sge
+from hpcpipe.schedulers.sge.qacct import spread
 
 LIBRARY = "/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0"
 ASKED = ("-N t", "-cwd", "-S /bin/sh", "-j y", "-l h_rt=600,h_vmem=100M")
@@ -72,6 +74,17 @@ def _times(job: str) -> Mapping[str, tuple[str, str]]:
     }
 
 
+@contextmanager
+def _default(options: str) -> Iterator[None]:
+    """Have default options of every qstat of the user."""
+    file = Path(getpwuid(os.getuid()).pw_dir, ".sge_qstat")
+    file.write_text(f"{options}\n")
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
 SGE = Dialect(
     name="sge",
     site="test-sge",
@@ -87,6 +100,7 @@ SGE = Dialect(
     short_time="15s",  # what is to use too much memory must have started by then
     on=says("qstat", "-help"),
     census=_census,
+    hides=lambda: map(_default, ("-s p", "-s s", "-u root", "-f -ne", "-ext", "-r -g d")),
     missing=_missing,
     commands=("qsub", "qstat", "qacct", "qrls", "qdel"),
     aligned=("qrls", "qsub", "qsub"),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from contract.dialects.base import Census, Dialect, answers, says, stopped
+from contract.dialects.base import Census, Dialect, answers, says, setting, stopped
 from hpcpipe.schedulers.slurm import Slurm
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED"}
@@ -51,6 +51,13 @@ def _set_node(node: str, state: str) -> None:
     _ask("scontrol", "update", f"nodename={node}", f"state={state}", "reason=a test")
 
 
+_HIDING = {
+    "SQUEUE_PARTITION": "gpu", "SQUEUE_STATES": "SUSPENDED", "SQUEUE_USERS": "root",
+    "SQUEUE_NAMES": "zz", "SQUEUE_ACCOUNT": "nobody", "SQUEUE_QOS": "high", "SQUEUE_LICENSES": "x",
+    "SQUEUE_FORMAT": "%A", "SQUEUE_SORT": "-i", "SQUEUE_ARRAY": "1", "SLURM_CLUSTERS": "nowhere",
+    "SLURM_TIME_FORMAT": "relative", "SLURM_BITSTR_LEN": "5",
+}  # fmt: skip
+
 SLURM = Dialect(
     name="slurm",
     site="test-slurm",
@@ -72,6 +79,7 @@ SLURM = Dialect(
     aligned=("sbatch", "sbatch", "scontrol"),
     words=("|PENDING|", "|HIBERNATING|"),
     times=_times,
+    hides=lambda: (setting(**{name: value}) for name, value in _HIDING.items()),
     stopped=lambda: stopped(Path(os.environ["SLURM_CONF"]).parents[1]),
     node="echo $SLURMD_NODENAME",
     set_node=_set_node,

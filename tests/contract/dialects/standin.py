@@ -7,12 +7,11 @@ import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from standins import engine
+from standins import engine, links
 
 from contract.dialects.base import Census
-
-STANDINS = Path(engine.__file__).parent
 
 # As templates/folder.sh.j2 has it: the run folder, in which a job does not start there.
 FOLDER = """folder=$(printf '%b.' "$(printf %s "$HPCPIPE_FOLDER" | sed 's/%/\\\\0/g')")
@@ -20,13 +19,40 @@ cd -- "${{folder%.}}" && exec >>"{log}" 2>&1
 """
 
 
-def variables(name: str) -> Callable[[Path], dict[str, str]]:
+_SITES = TemporaryDirectory(prefix="standins-")
+_SITE = """
+extends = "{name}"
+description = "A stand-in for {name}"
+
+[limits]
+poll_seconds = 0
+settle_seconds = 2
+
+[[queues]]
+name = "{queue}"
+default = true
+max_cpus = 8
+
+[[queues]]
+name = "long"
+max_cpus = 8
+"""
+
+
+def site(name: str, queue: str) -> str:
+    """Write the site file of a stand-in with two queues."""
+    file = Path(_SITES.name, f"{name}.toml")
+    file.write_text(_SITE.format(name=name, queue=queue))
+    return str(file)
+
+
+def variables(name: str, **also: str) -> Callable[[Path], dict[str, str]]:
     """Give what leads to a stand-in's commands and jobs, in a folder of its users."""
 
     def make(home: Path) -> dict[str, str]:
         (home / "standin").mkdir()
-        path = f"{STANDINS / 'bin' / name}:{os.environ['PATH']}"
-        return {"STANDIN": str(home / "standin"), "PATH": path}
+        path = f"{links(name, home)}:{os.environ['PATH']}"
+        return {"STANDIN": str(home / "standin"), "PATH": path, **also}
 
     return make
 

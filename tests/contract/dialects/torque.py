@@ -17,7 +17,7 @@ ASKED = (
 
 TORQUE = Dialect(
     name="torque",
-    site=str(standin.STANDINS / "torque.toml"),
+    site=standin.site("torque", "batch"),
     capabilities=Adapter.capabilities,
     adapter=lambda _, run: Adapter(run),
     out_of_reach=standin.out_of_reach,
@@ -27,11 +27,11 @@ TORQUE = Dialect(
     index="$PBS_ARRAYID",
     element="echo $PBS_JOBID",
     begin=standin.FOLDER,
-    variables=standin.variables("torque"),
+    variables=standin.variables("torque", PBS_DEFAULT="pbshost"),
     end=standin.end,
     refused=("-q nowhere", "qsub: submit error (Unknown queue"),
     after_ended=False,
-    short_time="3s",
+    short_time="6s",  # what is to use too much memory must have started by then
     on=lambda: 'a stand-in, after samples of Torque "master" of 2020',
     real=False,
     census=standin.census,

@@ -1,30 +1,31 @@
-"""A real task spooler, whose adapter is the example of ``docs/adding.rst``.
+"""A real task spooler, whose adapter is the example of ``docs/adding.rst``: a package of its own.
 
-It is no part of the package. So its users have a copy of hpcpipe to which it was added, by what the
-page says: one file, one template, one line.
+It is installed for its users alone, as pip would install it for anybody.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from importlib.resources import files
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import hpcpipe
 from contract.dialects.base import Census, Dialect, says
 from hpcpipe.schedulers.base import run_command
 
 ADDING = Path(__file__).parents[3] / "docs" / "adding"
-LINE = '    "tsp": "Tsp",\n'
 
 
 def _load() -> Any:
-    spec = spec_from_file_location("hpcpipe.schedulers.tsp", ADDING / "tsp.py")
+    spec = spec_from_file_location("hpcpipe_tsp", ADDING / "hpcpipe_tsp" / "__init__.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -32,17 +33,20 @@ def _load() -> Any:
     return module.Tsp
 
 
-def _add(folder: Path) -> None:
-    """Copy hpcpipe into a folder, and add the scheduler to the copy."""
-    package = folder / "hpcpipe"
-    shutil.copytree(Path(hpcpipe.__file__).parent, package)
-    shutil.copytree(Path(str(files("hpcpipe.templates"))), package / "templates")
-    shutil.copy(ADDING / "tsp.py", package / "schedulers")
-    shutil.copy(ADDING / "tsp.sh.j2", package / "templates")
-    registry = package / "schedulers" / "__init__.py"
-    before, mark, after = registry.read_text("utf-8").partition("REGISTRY = {\n")
-    assert mark
-    registry.write_text(before + mark + LINE + after, "utf-8")
+@cache
+def installed() -> Path:
+    """Install the package into a folder of its own, which goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="hpcpipe-tsp-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    source, target = folder / "source", folder / "installed"
+    shutil.copytree(ADDING, source)  # building leaves files beside it
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *offline, "--target", str(target), str(source)],
+        cwd=folder, text=True, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
 
 
 def _missing() -> str:
@@ -50,9 +54,7 @@ def _missing() -> str:
 
 
 def _variables(home: Path) -> dict[str, str]:
-    added = home / "added"
-    _add(added)
-    path = os.pathsep.join(filter(None, (str(added), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(installed()), os.environ.get("PYTHONPATH"))))
     queue = {"TS_SOCKET": str(home / "tsp"), "TS_SLOTS": "4"}
     return {"PYTHONPATH": path, "TMPDIR": str(home), **queue}
 
@@ -71,7 +73,7 @@ def _census(spools: Mapping[str, Path]) -> Census:
 Tsp = _load()
 TSP = Dialect(
     name="tsp",
-    site=str(ADDING / "tsp.toml"),
+    site="tsp",
     capabilities=Tsp.capabilities,
     adapter=lambda _, run: Tsp(run),
     out_of_reach=lambda home: {"TS_SOCKET": str(home / "nowhere" / "tsp")},

@@ -1,0 +1,136 @@
+"""What runs in the queue with nobody logged in: a continuation, and what wakes one.
+
+``python -P -c 'from hpcpipe.continuing import main; main()' ID [STANDS_IN_FOR NTH]`` in a run's
+``.hpcpipe`` folder; without words, as a task that has failed does, it submits a continuation that
+waits for nothing. See `hpcpipe.submit.continuation`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from secrets import token_hex
+from time import sleep
+
+from hpcpipe.after_run import NotFollowed
+from hpcpipe.errors import HpcpipeError, SchedulerUnavailable
+from hpcpipe.notify import notify
+from hpcpipe.run import Run, is_stopped, pick_site, submit_due
+from hpcpipe.status.instances import Instances
+from hpcpipe.store.ledger import NOT_FOLLOWED, Ledger
+from hpcpipe.store.plan import read_plan
+from hpcpipe.store.rundir import age, sign
+from hpcpipe.submit.continuation import (
+    MOST_KILLED,
+    Continuation,
+    Follower,
+    drop,
+    new_id,
+)
+
+_LOCKED = 600.0  # seconds that whoever submits, cancels or retries meanwhile is waited for
+_TRIES, _OUTAGE = 8, 60.0  # again, and seconds in between: all in the 15 minutes it requests
+_WOKEN = 3600.0  # seconds after which a continuation that was called for is thought to be lost
+
+
+def main() -> None:
+    """Continue the run in whose ``.hpcpipe`` folder this starts, or wake a continuation."""
+    folder = Path(os.getcwd()).parent
+    try:
+        if words := sys.argv[1:]:
+            _resume_patiently(folder, Continuation(words[0], words[1], int(words[2])))
+        else:
+            wake(folder)
+    except HpcpipeError as error:
+        sys.exit(f"hpcpipe: {error}")
+
+
+def _resume_patiently(folder: Path, mine: Continuation) -> None:
+    """Resume, again where the scheduler gives no answer: a stand-in would get none either."""
+    for _ in range(_TRIES):
+        try:
+            return resume(folder, mine)
+        except SchedulerUnavailable:
+            sleep(_OUTAGE)
+    return resume(folder, mine)
+
+
+def resume(folder: Path, mine: Continuation) -> None:
+    """Retry all of a run that is due, unless that was done by whom this one stands in for."""
+    from hpcpipe.submit.locking import locked
+
+    run, through = Run(folder), False
+    run.rundir.waking.unlink(missing_ok=True)
+    with locked(run.rundir, _LOCKED, mine.id):
+        ledger = Ledger(run.rundir.ledger)
+        known = ledger.read().submissions
+        before = known.get(mine.stands_in_for)
+        if before is None or not before.continued:
+            if before is not None and not before.cancelled:
+                _take_over(run, mine, ledger)
+            through = is_stopped(run) or _submit(run, mine, ledger)
+        if mine.id in known:
+            ledger.continued(mine.id)
+        _drop_stand_in(ledger, mine)
+    if through:
+        notify(run.rundir)
+
+
+def _submit(run: Run, mine: Continuation, ledger: Ledger) -> bool:
+    """Submit what is due; return whether nothing more is to be expected."""
+    try:
+        drafted = submit_due(run, mine.id)
+    except NotFollowed as error:
+        ledger.cancelled([mine.id], f"{NOT_FOLLOWED}{error}")
+        return True
+    return not (drafted.prepared or drafted.awaited)
+
+
+def _take_over(run: Run, mine: Continuation, ledger: Ledger) -> None:
+    """Get a stand-in for this one, as that which it stands in for was killed."""
+    if mine.nth < MOST_KILLED:
+        _follower(run).submit([ledger.read().submissions[mine.id].job or ""], mine.stand_in())
+    ledger.cancelled([mine.stands_in_for], "ended before its work was done")
+
+
+def wake(folder: Path) -> None:
+    """Submit a continuation that waits for nothing, unless one was called for that is to begin.
+
+    Not under the run's lock, which a task that was killed here could hold on another host for ever;
+    and so not in the ledger. If it is lost, the continuation that waits for all jobs is there.
+    """
+    run = Run(folder)
+    if age(run.rundir.waking) < _WOKEN:
+        return
+    follower = _follower(run)
+    script = follower.write(Continuation(new_id()))
+    run.rundir.waking.unlink(missing_ok=True)
+    try:
+        sign(run.rundir.waking)  # last of all: if this is killed, nobody else calls for one
+    except FileExistsError:
+        script.unlink()
+        return
+    follower.scheduler.submit(script, token=f"t{token_hex(8)}")
+
+
+def _follower(run: Run) -> Follower:
+    from hpcpipe.schedulers import make_scheduler
+    from hpcpipe.submit.inherited import read_inherited
+    from hpcpipe.submit.prepare import scheduler_options
+
+    record = run.record
+    site, _ = pick_site(record.site)
+    scheduler = make_scheduler(site.scheduler, scheduler_options(site))
+    plan = read_plan(run.rundir, record.plan)
+    inherited = read_inherited(run.rundir, record.inherited)
+    instance = scheduler.instance()
+    return Follower(run.rundir, site, scheduler, instance, plan, record.run, inherited)
+
+
+def _drop_stand_in(ledger: Ledger, mine: Continuation) -> None:
+    """Cancel what would stand in for a continuation that has done its work."""
+    history = ledger.read()
+    left = [one for one in history.continuations() if one.stands_in_for == mine.id]
+    if left:
+        drop(Instances(history).reach(left[0].instance), left, ledger)

@@ -1,0 +1,1 @@
+"""`concurrent.futures` on a cluster: calls become tasks, and outcomes resolve futures."""

@@ -1,0 +1,1 @@
+"""What must run: the key of every task, the digests it is made of, and how code is sent."""

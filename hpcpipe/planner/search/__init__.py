@@ -1,0 +1,1 @@
+"""The search for few arrays that follow an irregular graph closely."""

@@ -1,0 +1,15 @@
+"""The site options of Flux."""
+
+# Annotations are not postponed here: cattrs would read them without what they carry.
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from hpcpipe.values import Line
+
+
+@dataclass(frozen=True)
+class Options:
+    """What only Flux knows."""
+
+    options: Annotated[tuple[Line, ...], 'More options for every job: "--requires=gpu".'] = ()

@@ -1,0 +1,1 @@
+"""From a plan to jobs: prepare batches and scripts, submit, recover, cancel, retry."""

@@ -1,0 +1,130 @@
+"""A task that saves its state before its time is over goes on in another job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from contract.harness import Cluster, until
+from hpcpipe.schedulers.slurm import Slurm
+
+WORKFLOW = """
+    import os
+    import signal
+    import sys
+    import time
+
+    from hpcpipe import Workflow, task
+
+    HERE = os.path.dirname(__file__)
+    ASKED = dict(cpus=1, memory="100M", time="{time}", {asked})
+
+    @task(**ASKED)
+    def work():
+        with open(HERE + "/ran", "a") as ran:
+            ran.write("work\\n")
+        with open(HERE + "/ran") as ran:
+            if ran.read().split().count("work") > {times}:
+                return "through"
+        signal.signal(signal.SIGUSR1, lambda *_: sys.exit(85))
+        while not os.path.exists(HERE + "/go"):
+            time.sleep(0.2)
+        time.sleep({linger})
+
+    wf = Workflow("long", base_dir="runs")
+    wf.add(work)
+    if {commands}:
+        wf.command(["sh", HERE + "/tool.sh"], name="tool", resources=ASKED)
+"""
+TOOL = """
+    echo tool >>"$(dirname "$0")/ran"
+    [ "$(grep -c tool "$(dirname "$0")/ran")" -lt 3 ] || exit 0
+    trap 'exit 85' USR1
+    while :; do sleep 0.2; done
+"""
+
+
+def ran(cluster: Cluster, name: str) -> int:
+    file = cluster.home / "ran"
+    return file.read_text().split().count(name) if file.exists() else 0
+
+
+def begin(cluster: Cluster, **facts: object) -> None:
+    cluster.write("tool.sh", TOOL)
+    cluster.write("flow.py", WORKFLOW.format(**facts))
+    cluster.hpcpipe("submit", "flow.py")
+
+
+def requeuing(cluster: Cluster, asked: str) -> Cluster:
+    """Submit one task where Slurm starts a job again by itself; its first start is cut short."""
+    text = f'extends = "{cluster.dialect.site}"\n[slurm]\nrequeue = true\n'
+    cluster = replace(cluster, changed={"HPCPIPE_SITE": str(cluster.write("lab.toml", text))})
+    begin(cluster, time="10m", asked=asked, times=1, commands=False, linger=0)
+    until(lambda: ran(cluster, "work") == 1)
+    return cluster
+
+
+def job_of(cluster: Cluster) -> str:
+    ledger = (cluster.home / "runs/long/.hpcpipe/ledger.jsonl").read_text()
+    [job] = [x.split('"job": "')[1].split('"')[0] for x in ledger.splitlines()
+             if '"submitted"' in x and '"batch": "+' not in x]  # fmt: skip
+    return job
+
+
+def test_a_task_that_saves_its_state_goes_on_until_it_is_through(cluster: Cluster) -> None:
+    asked = 'checkpoint="USR1@100s"'
+    begin(cluster, time="2m", asked=asked, times=2, commands=True, linger=0)
+    report = cluster.finish(seconds=400)
+    assert report["failures"] == []
+    assert (ran(cluster, "work"), ran(cluster, "tool")) == (3, 3)
+    for node in ("work", "tool"):
+        assert [end["reason"] for end in report["retried"][node]] == ["checkpoint"] * 2
+    assert "in 3 attempts" in cluster.hpcpipe("explain", "work").stdout
+
+
+def requeued(slurm: Cluster, asked: str) -> None:
+    """Have a running task requeued, and let it run again at once."""
+    slurm = requeuing(slurm, asked)
+    job = job_of(slurm)
+    subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
+    until(lambda: "queued" in slurm.status("--fresh")["nodes"]["work"])
+    until(lambda: Slurm().poll([job])[job].native == "PENDING")
+    Slurm().release([job])
+    report = slurm.finish()
+    assert report["failures"] == []
+    assert (ran(slurm, "work"), report["retried"]) == (2, {})
+    assert job_of(slurm) == job  # nothing else was submitted for it
+
+
+@pytest.mark.slurm
+def test_a_task_that_is_requeued_while_it_runs_is_no_failure(slurm: Cluster) -> None:
+    requeued(slurm, "")
+
+
+@pytest.mark.slurm
+def test_nor_is_it_retried_besides_with_retries_or_a_checkpoint(slurm: Cluster) -> None:
+    requeued(slurm, 'retries=2, checkpoint="USR1@1m"')
+
+
+@pytest.mark.slurm
+def test_a_task_whose_node_fails_is_started_again_by_slurm_alone(slurm: Cluster) -> None:
+    slurm = requeuing(slurm, 'retries=2, queue="gpu"')  # where nothing else runs
+    job = job_of(slurm)
+    set_node = slurm.dialect.set_node
+    assert set_node is not None
+    ask = ["squeue", "-h", "-j", job, "-o", "%N"]
+    node = subprocess.run(ask, text=True, capture_output=True, check=True).stdout.strip()
+    set_node(node, "DOWN")
+    try:
+        until(lambda: Slurm().poll([job])[job].native == "PENDING")
+    finally:
+        set_node(node, "RESUME")
+    (slurm.home / "go").touch()
+    Slurm().release([job])
+    report = slurm.finish()
+    assert report["failures"] == []
+    assert (ran(slurm, "work"), report["retried"], job_of(slurm)) == (2, {}, job)
+    assert os.path.exists(slurm.home / "go")
