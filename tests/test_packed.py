@@ -13,13 +13,17 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+import psutil
 import pytest
 from fakes import Lab, finished, until
 
 from hpcpipe import each, task
 from hpcpipe.graph.node import Node
+from hpcpipe.jobs import State
 from hpcpipe.run import Run
 from hpcpipe.site import Queue
+from hpcpipe.status.report import make_report
+from hpcpipe.submit.cancel import cancel
 from hpcpipe.views.explain import find_log
 from hpcpipe.worker.outcome import UPSTREAM_FAILED, append_outcome, scan_pack
 
@@ -108,6 +112,26 @@ def test_an_element_that_ran_to_its_end_ends_well_whatever_its_tasks_did(
     assert lab.outcome("b/2")["error"].startswith("upstream failed: no result at ")
     assert sum(good for _, _, good, _ in lab.store.list_packs()) == 6
     assert not [file for file in lab.rundir.home.rglob("*") if ".claim" in file.name]
+
+
+def test_what_waited_in_an_element_is_cancelled_with_what_ran_there(lab: Lab, add: Add) -> None:
+    add("true", "b", after=(add(WAITING, "a"),))
+    lab.submit()
+    with lab.start("a/0") as process:
+        until(lambda: len([*Path().glob("began-*")]) == 2)
+        everything = psutil.Process(process.pid).children(recursive=True)
+        scripts = [one for one in everything if "began-" in " ".join(one.cmdline())]
+        assert cancel(lab.rundir).tasks == 8
+        # All are told to end, but the worker has gone on before it hears of it.
+        for one in scripts:
+            if (parent := one.parent()) and "python" in parent.name():
+                parent.terminate()
+            one.terminate()
+        until(lambda: lab.outcome("b/0") or lab.outcome("b/1"))
+        process.terminate()
+        finished(process)
+    states = {task.name: task.state for task in make_report(lab.rundir, fresh=True).tasks}
+    assert states == {f"{node}/{n}": State.CANCELLED for node in "ab" for n in range(4)}
 
 
 def test_of_a_killed_element_each_log_is_found_and_its_next_start_does_the_rest(

@@ -32,7 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("map -- gzip {} :::: none.txt", "cannot read inputs from none.txt"),
         ("map --bids . -- fmriprep {subject}", "has no folder sub-…"),
         ("map --memory 4 -- gzip {} ::: a", "memory '4' has no unit; write 4G or 4M"),
-        ("map --memroy 4G -- gzip {} ::: a", "No such option '--memroy'. Did you mean"),
+        ("map --memroy 4G -- gzip {} ::: a", "Did you mean one of: '--memory', "),
         ("statsu", "no command 'statsu'; did you mean status?"),
     ],
 )

@@ -145,7 +145,7 @@ class Evidence:
 
 def judge_all(evidence: Evidence, pending: Mapping[str, Mapping[int, str]]) -> Iterator[Task]:
     """Conclude the state of each pending task; upstream nodes first, since BLOCKED follows."""
-    bad: dict[str, dict[int, str]] = {}  # node → flat index → the task's name
+    bad: dict[str, dict[int, Task]] = {}  # node → flat index
     again: dict[str, set[int]] = {}  # of these, those of which a retry is due
     for name, node in evidence.nodes.items():
         good = evidence.listings[name].succeeded
@@ -155,7 +155,7 @@ def judge_all(evidence: Evidence, pending: Mapping[str, Mapping[int, str]]) -> I
                 continue
             task = _judge(evidence, node, index, key, bad)
             if task.state.bad:
-                bad[name][index] = task.name
+                bad[name][index] = task
                 if evidence.due and evidence.due(task) and _may_succeed(node, index, bad, again):
                     again[name].add(index)
                     words = f"{task.reason}, to be retried" + f": {task.words}" * bool(task.words)
@@ -166,7 +166,7 @@ def judge_all(evidence: Evidence, pending: Mapping[str, Mapping[int, str]]) -> I
 def _may_succeed(
     node: NodeRecord,
     index: int,
-    bad: Mapping[str, Mapping[int, str]],
+    bad: Mapping[str, Mapping[int, Task]],
     again: Mapping[str, Collection[int]],
 ) -> bool:
     """Return whether all upstream tasks that have not succeeded are retried."""
@@ -180,7 +180,11 @@ def _may_succeed(
 
 
 def _judge(
-    evidence: Evidence, node: NodeRecord, index: int, key: str, bad: Mapping[str, Mapping[int, str]]
+    evidence: Evidence,
+    node: NodeRecord,
+    index: int,
+    key: str,
+    bad: Mapping[str, Mapping[int, Task]],
 ) -> Task:
     place = evidence.places.of.get((node.name, key))
     end = status = None
@@ -197,7 +201,8 @@ def _judge(
     elif (few := _too_few(node, index, bad)) and not (status or failed):
         conclusion = State.FAILED, Reason.FEW, few, {}
     elif place is None:
-        conclusion = _unsubmitted(evidence, _blocker(node, index, bad))
+        blocker = _blocker(node, index, bad)
+        conclusion = _unsubmitted(evidence, blocker.name if blocker else "")
     elif failed:
         blocker = _blocker(node, index, bad)
         conclusion = _with_outcome(evidence, node.name, key, place, end, status, blocker)
@@ -220,11 +225,11 @@ def _partial(evidence: Evidence, node: str, key: str, batch: str) -> Conclusion:
     return State.DONE, None, f"{WITHOUT}{' '.join(names)}", outcome
 
 
-def _too_few(node: NodeRecord, index: int, bad: Mapping[str, Mapping[int, str]]) -> str:
+def _too_few(node: NodeRecord, index: int, bad: Mapping[str, Mapping[int, Task]]) -> str:
     """Return why too few gathered tasks can succeed, if ``at_least`` is out of reach."""
     for edge in node.edges if node.partial else ():
         parents = edge.parents(index)
-        lost = [bad[edge.upstream][one] for one in parents if one in bad[edge.upstream]]
+        lost = [bad[edge.upstream][one].name for one in parents if one in bad[edge.upstream]]
         enough = edge.enough(len(parents))
         if edge.least is not None and len(parents) - len(lost) < enough:
             some = " ".join(lost[:3]) + " …" * (len(lost) > 3)
@@ -251,12 +256,14 @@ def _with_outcome(
     place: Place,
     end: JobEnd | None,
     status: JobStatus | None,
-    blocker: str,
+    blocker: Task | None,
 ) -> Conclusion:
     """Conclude about a task that left an outcome and has not succeeded."""
     outcome = Store(evidence.rundir).get(node, key, place.batch.id)
     if blocker and "barred" in outcome:  # it did not run in its pack
-        return State.BLOCKED, Reason.UPSTREAM, f"{BLOCKED_BY}{blocker}", {}
+        if place.cancelled and blocker.state is State.CANCELLED:  # both at once
+            return State.CANCELLED, Reason.CANCELLED, place.cancelled, {}
+        return State.BLOCKED, Reason.UPSTREAM, f"{BLOCKED_BY}{blocker.name}", {}
     if place.cancelled and _doubtful(outcome):
         return State.CANCELLED, Reason.CANCELLED, place.cancelled, outcome
     if status and _runs_again(evidence, node, key, place.batch.id, status):
@@ -293,7 +300,7 @@ def _without_outcome(
     place: Place,
     end: JobEnd | None,
     status: JobStatus | None,
-    blocker: str,
+    blocker: Task | None,
     waits: bool,
 ) -> Conclusion:
     """Conclude about a task that was submitted and left no outcome: the first rule that fits."""
@@ -304,7 +311,7 @@ def _without_outcome(
     if status and status.state is not State.BLOCKED:
         return status.state, None, status.why, {}
     if blocker:
-        return State.BLOCKED, Reason.UPSTREAM, f"{BLOCKED_BY}{blocker}", {}
+        return State.BLOCKED, Reason.UPSTREAM, f"{BLOCKED_BY}{blocker.name}", {}
     if status:
         return State.FAILED, Reason.REFUSED, status.why, {}
     if place.id is None:
@@ -339,11 +346,11 @@ def _settled(evidence: Evidence, place: Place, least: float = 0) -> bool:
     return first is not None and evidence.now - first >= max(evidence.settle, least)
 
 
-def _blocker(node: NodeRecord, index: int, bad: Mapping[str, Mapping[int, str]]) -> str:
-    """Name an upstream task that has not succeeded and cannot."""
+def _blocker(node: NodeRecord, index: int, bad: Mapping[str, Mapping[int, Task]]) -> Task | None:
+    """Return an upstream task that has not succeeded and cannot."""
     for edge in node.edges:
         if edge.least is None and (found := bad[edge.upstream]):
             for parent in edge.parents(index):
                 if parent in found:
                     return found[parent]
-    return ""
+    return None
