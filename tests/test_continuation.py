@@ -135,6 +135,27 @@ def check(lab: Lab, at: object, tasks: Sequence[str] = TASKS) -> None:
     assert (report.adrift, report.failures) == (0, []), at
 
 
+@pytest.mark.usefixtures("restore")
+def test_whoever_looks_while_it_submits_is_not_told_that_the_run_has_ended(lab: Lab) -> None:
+    for task in ("work/c", "next/a", "next/c"):
+        assert lab.run(task).status == 0
+    lab.scheduler.says |= {"1_2": DONE, "2_0": DONE, "2_2": DONE}
+    ledger = lab.rundir.ledger
+    before = ledger.read_bytes()
+    run(lab, first := next_one(lab))()
+    go_on(lab, first)
+    after = ledger.read_bytes()
+    lines = after.removeprefix(before).splitlines(keepends=True)
+    assert len(lines) > 8
+    for count in range(len(lines)):
+        ledger.write_bytes(before + b"".join(lines[:count]))
+        # All the rest happens between the look at the ledger and the one at the queue.
+        lab.scheduler.hook = lambda _: ledger.write_bytes(after) and None
+        report = make_report(lab.rundir, fresh=True)
+        assert not report.finished, lines[:count]
+        assert not report.failures, lines[:count]
+
+
 @pytest.mark.parametrize("typed", [False, True], ids=["alone", "and retry is typed"])
 def test_killed_anywhere_its_stand_in_goes_on_and_doubles_nothing(
     lab: Lab, deadly: Deadly, restore: Callable[[], None], *, typed: bool

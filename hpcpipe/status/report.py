@@ -129,11 +129,12 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     alone = _left_alone(record, history) if record.after and due is None else ""
     evidence = Evidence(rundir, record.nodes, listings, places, answer, settle, now, alone, due)
     tasks = [*judge_all(evidence, pending)]
+    if due is None and any(task.state.bad for task in tasks) and _went_on(rundir, history):
+        return make_report(rundir, now=now)
     if not any(task.state.live for task in tasks):
         from hpcpipe.status.killed import fail_killed
 
-        killed = fail_killed(rundir, record, history, listings, now - LATE)
-        if killed or (due is None and _went_on(rundir, history)):
+        if fail_killed(rundir, record, history, listings, now - LATE):
             return make_report(rundir, now=now)
     if any(task.reason is Reason.EXIT for task in tasks):
         from hpcpipe.status.last_words import with_last_words
@@ -145,12 +146,12 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
 
 
 def _went_on(rundir: RunDir, history: History) -> bool:
-    """Return whether a continuation has submitted something, and ended, since a look at the ledger.
+    """Return whether anything was submitted or has ended since a look at the ledger.
 
-    Else the run would seem to have finished.
+    A continuation may be in the middle of a submission: the run is in the ledger, its jobs not yet.
+    When the queue is asked, it has left, and the run would seem to have finished.
     """
-    runs = len(history.runs)
-    return bool(history.continuations()) and len(Ledger(rundir.ledger).read().runs) > runs
+    return bool(history.continuations()) and Ledger(rundir.ledger).read() != history
 
 
 def _left_alone(record: RunRecord, history: History) -> str:
