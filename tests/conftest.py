@@ -14,9 +14,12 @@ from contract.recording import Recording
 from fakes import FakeScheduler, Lab
 
 # All is tried on the real ones, and on the stand-in for PBS, the most used of those that cannot be
-# had; on the other stand-ins the law, the gate, and which element is which. With HPCPIPE_TEST_ALL=1
-# all is tried on all, which takes more than an hour on two cores.
+# had; on the other stand-ins the law, the gate, and which element is which. DRMAA submits to the
+# Grid Engine that all is tried on, and the engines of ipyparallel are no cluster's: on them also
+# what a user types and how it fails. With HPCPIPE_TEST_ALL=1 all is tried on all, killed at every
+# step, which takes more than an hour on two cores.
 EVERYWHERE = ("test_law", "test_gate", "test_which")
+TYPED = (*EVERYWHERE, "test_failures", "test_names", "test_promises")
 # What takes long and asks little of a scheduler is tried on few, also of the real ones.
 FEW = {
     **dict.fromkeys(("test_continuation", "test_checkpoint"), ("local", "slurm", "sge")),
@@ -56,11 +59,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def tries(dialect: Dialect, module: str) -> bool:
     """Return whether the tests of a module are run on a scheduler each time."""
-    every = bool(os.environ.get("HPCPIPE_TEST_ALL"))
-    if not every and dialect.name not in FEW.get(module, (dialect.name,)):
+    if dialect is TSP:  # an example
+        return module in EVERYWHERE
+    if os.environ.get("HPCPIPE_TEST_ALL"):
+        return True
+    if dialect.name not in FEW.get(module, (dialect.name,)):
         return False
-    wholly = dialect.real or dialect is PBS or every
-    return (wholly and dialect is not TSP) or module in EVERYWHERE  # TSP is an example
+    if dialect.name in ("drmaa", "ipyparallel"):
+        return module in TYPED
+    return dialect.real or dialect is PBS or module in EVERYWHERE
 
 
 @pytest.fixture

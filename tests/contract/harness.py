@@ -30,21 +30,17 @@ ODD = 'it\'s a "run" $(touch pwned) `touch pwned` of\nünïcode; 100 %'
 PATIENCE = 90.0  # seconds; a busy machine and a scheduler that looks every other second need some
 
 
-def until(
-    condition: Callable[[], T | None],
-    seconds: float = PATIENCE,
-    pause: float = 0.1,
-    grows: float = 1,
-) -> T:
+def until(condition: Callable[[], T | None], seconds: float = PATIENCE, pause: float = 0.1) -> T:
     """Wait for a condition to hold, and give what it gave.
 
-    ``grows`` is by how much each pause is longer than the one before, up to three seconds.
+    Most conditions start a Python and commands of the scheduler, and cores are few: each pause is
+    longer than the one before, up to three seconds.
     """
     give_up = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < give_up, "waited in vain"
         time.sleep(pause)
-        pause = max(pause, min(pause * grows, 3))
+        pause = max(pause, min(pause * 1.3, 3))
     return value
 
 
@@ -117,8 +113,7 @@ class Cluster:
             report = self.status(*words, **options)
             return report if report["finished"] else None
 
-        # Each look starts a Python and commands of the scheduler.
-        return until(finished, seconds * self.dialect.slow, pause=0.3, grows=1.3)
+        return until(finished, seconds * self.dialect.slow, pause=0.3)
 
     def write(self, name: str, text: str) -> Path:
         """Write a file into the user's folder."""

@@ -121,7 +121,6 @@ class Dialect:
     after_ended: bool = True  # whether a job may be submitted to come after one that has ended
     many: int = 1000  # elements of a large array
     slow: float = 1  # how much longer than elsewhere a run may take
-    stride: int = 1  # of the steps at which a submission is killed
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing
     commands: tuple[str, ...] = ()  # all that its adapter may run, that which submits first
     ahead: int = 0  # how many times what submits is run before the first batch

@@ -52,7 +52,6 @@ OAR = Dialect(
     # Each is a job to it, for which it starts a dozen programs: over half a second of cpu.
     many=1000 if os.environ.get("HPCPIPE_TEST_ALL") else 60,
     slow=3,
-    stride=2,  # every element of every submission that is killed costs as much
     missing=answers("HPCPIPE_TEST_OAR", "oarstat", "-J"),
     begin='exec >>"{log}" 2>&1\n',
     commands=("oarsub", "oarstat", "oarresume", "oardel", "oarnodes"),
