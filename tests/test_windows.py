@@ -114,7 +114,6 @@ def test_each_window_is_submitted_when_there_is_room_until_all_is_done(lab: Lab)
     lab.workflow.command("true {n}", n=each(range(100)), name="first")
     lab.workflow.command("true", name="all", after=[lab.workflow.nodes["first"].gather()])
     submit(lab.workflow, site=str(file.absolute()))
-    lab.rundir.waking.touch()  # or the scripts would call for a continuation of a real scheduler
     sizes = []
     while not (report := Run(lab.rundir.folder).report(fresh=True)).finished:
         assert submit_due(Run(lab.rundir.folder)).prepared == ()  # there is no room
