@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -415,3 +416,13 @@ def test_a_workflow_file_that_fails_is_named_with_its_line(user: User) -> None:
         load_file(user.folder / "absent.py")
     with pytest.raises(UsageError, match=r"flow\.txt: not a Python file"):
         load_file(user.write("flow.txt", ""))
+
+
+def test_a_file_that_was_edited_within_a_second_is_read_anew(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for width in (4, 5):  # as long as before
+        path = user.write("flow.py", f"width = {width}\n")
+        os.utime(path, (1e9, 1e9))
+        assert load_file(path).width == width

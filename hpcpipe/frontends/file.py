@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from hpcpipe.errors import HpcpipeError, UsageError, WorkflowError
 from hpcpipe.graph.loading import Reached, loading, reached
+
+
+class _Source(SourceFileLoader):
+    """Reads the file itself, as ``python FILE`` does.
+
+    A cache of bytecode is told from another version of the file only by size and second.
+    """
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        path = self.get_filename(fullname)
+        code: types.CodeType = self.source_to_code(self.get_data(path), path)
+        return code
 
 
 def load_file(path: Path) -> types.ModuleType:
@@ -23,15 +36,17 @@ def load_file(path: Path) -> types.ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     name = path.stem if path.stem not in sys.modules else f"workflow_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise UsageError(f"{path}: not a Python file; its name should end in .py")
-    module = importlib.util.module_from_spec(spec)
+    loader = _Source(name, str(path.absolute()))
+    spec = spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = module_from_spec(spec)
     sys.modules[name] = module
     loading.append(name)
     reached.clear()
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Reached:
         pass
     except HpcpipeError as error:
