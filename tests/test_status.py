@@ -22,6 +22,7 @@ from hpcpipe.status.diagnose import DAMAGED
 from hpcpipe.status.poll import next_look
 from hpcpipe.status.report import Report, make_report
 from hpcpipe.status.state import Task
+from hpcpipe.store.ledger import BY_US
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.submit.cancel import cancel
 from hpcpipe.worker.claim import sign
@@ -495,6 +496,9 @@ def test_what_shares_an_element_with_a_cancelled_task_is_told_to_go_along(lab: L
     cancelled = [task.label for task in make_report(lab.rundir).failures]
     assert cancelled == ["0", "1"]
     assert cancel(lab.rundir) == (2, ())
+    # Those that had been cancelled before still are, by us.
+    words = {task.words for task in make_report(lab.rundir).failures}
+    assert words == {BY_US}
 
 
 def test_what_is_still_in_the_queue_is_cancelled_though_its_task_is_done(lab: Lab) -> None:

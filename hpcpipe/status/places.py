@@ -36,9 +36,11 @@ class Place(NamedTuple):
     @property
     def cancelled(self) -> str:
         """Why we cancelled it, alone or with its batch; empty if we did not."""
-        if self.submission.cancelled and not self.submission.refused:
-            return "" if self.element in self.submission.spared else self.submission.why
-        return BY_US if self.element in self.submission.dropped else ""
+        one = self.submission
+        if self.element in one.dropped:  # also if it had ended when the rest was cancelled
+            return BY_US
+        whole = one.cancelled and not one.refused and self.element not in one.spared
+        return one.why if whole else ""
 
 
 class Places(NamedTuple):

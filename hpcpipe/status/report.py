@@ -129,9 +129,11 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     alone = _left_alone(record, history) if record.after and due is None else ""
     evidence = Evidence(rundir, record.nodes, listings, places, answer, settle, now, alone, due)
     tasks = [*judge_all(evidence, pending)]
-    if due is None and any(task.state.bad for task in tasks) and _went_on(rundir, history):
+    quiet = not any(task.state.live for task in tasks)
+    may_end = due is None and (quiet or any(task.state.bad for task in tasks))
+    if may_end and _went_on(rundir, history):
         return make_report(rundir, now=now)
-    if not any(task.state.live for task in tasks):
+    if quiet:
         from hpcpipe.status.killed import fail_killed
 
         if fail_killed(rundir, record, history, listings, now - LATE):

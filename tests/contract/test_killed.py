@@ -175,8 +175,11 @@ def test_cancel_killed_anywhere_leaves_nothing_and_what_is_submitted_again_runs_
         assert typed(one, kill_at, "cancel") in (0, -signal.SIGKILL)
         if again:  # else submitted at once
             one.hpcpipe("cancel")
-            states = Counter(failure["state"] for failure in one.status()["failures"])
-            assert states == {State.CANCELLED: len(TASKS)}
+            states = {failure["task"]: failure["state"] for failure in one.status()["failures"]}
+            # What waits for a job that is cancelled first may leave the queue at once.
+            ends = {"first": {State.CANCELLED}, "second": {State.CANCELLED, State.BLOCKED}}
+            assert [*sorted(states)] == TASKS
+            assert all(state in ends[name[:-2]] for name, state in states.items()), states
             until(lambda: not census({one.home.name: one})[one.home.name]["live"])
         one.hpcpipe("submit", "flow.py")
         (one.home / "go").touch()  # not before: what is being cancelled could go on for a moment
