@@ -545,6 +545,25 @@ def test_running_tasks_of_an_older_version_are_cancelled_only_when_asked(one: La
     assert [job.node for job in one.scheduler.live.values()] == ["work"]
 
 
+def test_a_task_that_failed_and_was_edited_at_once_is_submitted_when_its_job_has_left(
+    one: Lab,
+) -> None:
+    put(one.rundir, one.find("work/1").bad, {"error": "exit 3", "exit": 3})
+    looks = 0
+
+    def leave(step: str) -> None:
+        nonlocal looks
+        looks += step == "poll"
+        if looks == 3:
+            one.scheduler.says["1"] = JobEnd("FAILED", Reason.EXIT, 3)
+
+    one.scheduler.hook = leave
+    one.workflow.nodes.clear()
+    one.workflow.command("echo -n {n}", n=each([1]), name="work")
+    one.submit()
+    assert jobs(one) == 2
+
+
 def test_a_refused_first_submission_is_the_run_that_is_looked_at_next(lab: Lab) -> None:
     lab.workflow.command("echo", name="work")
     lab.scheduler.hook = raising(SchedulerError("Invalid account"), "submit")

@@ -142,6 +142,8 @@ def look_patiently(
     while True:
         standing = look(rundir, nodes, history, instances, settle)
         passing = sum(one.passing for one in standing.tasks.values())
+        # Those of another version, too, if their elements are still listed.
+        passing += sum(one.passing for one in standing.replaced if one.status)
         if not passing or time.monotonic() >= give_up:
             return standing
         if not logged:
