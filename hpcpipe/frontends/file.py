@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
-from importlib.machinery import SourceFileLoader
+from importlib.abc import PathEntryFinder
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -15,13 +23,35 @@ from hpcpipe.graph.loading import Reached, loading, reached
 class _Source(SourceFileLoader):
     """Reads the file itself, as ``python FILE`` does.
 
-    A cache of bytecode is told from another version of the file only by size and second.
+    A cache of bytecode is told from another version of the file only by its size and the second of
+    its change, so that of two quick edits the first would run again, with nothing said.
     """
 
     def get_code(self, fullname: str) -> types.CodeType:
         path = self.get_filename(fullname)
         code: types.CodeType = self.source_to_code(self.get_data(path), path)
         return code
+
+
+_folders: dict[str, None] = {}  # of workflow files: what is imported from there is read likewise
+_find = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES))
+
+
+def _find_below(entry: str) -> PathEntryFinder:
+    if "site-packages" in entry or not any(
+        entry == folder or entry.startswith(f"{folder}{os.sep}") for folder in _folders
+    ):
+        raise ImportError(entry)
+    return _find(entry)
+
+
+def _read_below(folder: str) -> None:
+    """Read the user's own modules in a folder themselves, too."""
+    if folder not in _folders:
+        _folders[folder] = None
+        sys.path_importer_cache.clear()
+    if _find_below not in sys.path_hooks:
+        sys.path_hooks.insert(0, _find_below)
 
 
 def load_file(path: Path) -> types.ModuleType:
@@ -35,6 +65,7 @@ def load_file(path: Path) -> types.ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    _read_below(folder)
     name = path.stem if path.stem not in sys.modules else f"workflow_{path.stem}"
     if path.suffix != ".py":
         raise UsageError(f"{path}: not a Python file; its name should end in .py")
