@@ -129,11 +129,9 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     alone = _left_alone(record, history) if record.after and due is None else ""
     evidence = Evidence(rundir, record.nodes, listings, places, answer, settle, now, alone, due)
     tasks = [*judge_all(evidence, pending)]
-    quiet = not any(task.state.live for task in tasks)
-    may_end = due is None and (quiet or any(task.state.bad for task in tasks))
-    if may_end and _went_on(rundir, history):
+    if due is None and _went_on(rundir, history, tasks):
         return make_report(rundir, now=now)
-    if quiet:
+    if not any(task.state.live for task in tasks):
         from hpcpipe.status.killed import fail_killed
 
         if fail_killed(rundir, record, history, listings, now - LATE):
@@ -147,13 +145,16 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     return Report(record, counts, tasks, asked, adrift, rundir.folder, due is not None)
 
 
-def _went_on(rundir: RunDir, history: History) -> bool:
-    """Return whether anything was submitted or has ended since a look at the ledger.
+def _went_on(rundir: RunDir, history: History, tasks: Sequence[Task]) -> bool:
+    """Return whether anything was submitted or has ended since a look at the ledger, if it matters.
 
     A continuation may be in the middle of a submission: the run is in the ledger, its jobs not yet.
     When the queue is asked, it has left, and the run would seem to have finished.
     """
-    return bool(history.continuations()) and Ledger(rundir.ledger).read() != history
+    goes_on = all(task.state.live for task in tasks) and tasks
+    if goes_on or not history.continuations():
+        return False
+    return Ledger(rundir.ledger).read() != history
 
 
 def _left_alone(record: RunRecord, history: History) -> str:
