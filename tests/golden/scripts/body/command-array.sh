@@ -287,9 +287,11 @@ run() {  # the words of the command
   count_kills
   before=$kills
   [ -z "$folder" ] || take_folder
+  child=''
+  trap 'terminated=1; kill -TERM "$child" 2>/dev/null' TERM ALRM
   (enlist && umask "$mask" && cd -- /data/here && interruptible "$@") &
   child=$!
-  trap 'terminated=1; kill -TERM "$child" 2>/dev/null' TERM ALRM
+  [ -z "$terminated" ] || kill -TERM "$child" 2>/dev/null  # it came just before
   await "$child"
 
   error="exit $status" when="while the task ran"

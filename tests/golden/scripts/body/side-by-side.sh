@@ -76,7 +76,7 @@
 +  [ "$these" = "$compared" ] || inputs || put err 0 N N "$error" N.
    old='' begins=1
 @@
-   [ -z "$folder" ] || take_folder
+   trap 'terminated=1; kill -TERM "$child" 2>/dev/null' TERM ALRM
 -  (enlist && umask "$mask" && cd -- /data/here && interruptible "$@") &
 +  (enlist && umask "$mask" && cd -- /data/here && interruptible "$@") 4<&- 5>&- &
    child=$!
