@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from time import sleep
@@ -29,7 +30,6 @@ from hpcpipe.submit.continuation import (
     new_id,
 )
 
-_LOCKED = 600.0  # seconds that whoever submits, cancels or retries meanwhile is waited for
 _TRIES, _OUTAGE = 8, 60.0  # again, and seconds in between: all in the 15 minutes it requests
 _WOKEN = 3600.0  # seconds after which a continuation that was called for is thought to be lost
 
@@ -61,20 +61,22 @@ def resume(folder: Path, mine: Continuation) -> None:
     from hpcpipe.submit.locking import locked
 
     run, through = Run(folder), False
+    hold = partial(locked, run.rundir, continuation=mine.id)
+    ledger = Ledger(run.rundir.ledger)
     run.rundir.waking.unlink(missing_ok=True)
-    with locked(run.rundir, _LOCKED, mine.id):
-        ledger = Ledger(run.rundir.ledger)
+    with hold():
         known = ledger.read().submissions
         before = known.get(mine.stands_in_for)
         if before is None or not before.continued:
             if before is not None and not before.cancelled:
                 _take_over(run, mine, ledger)
             through = is_stopped(run) or _submit(run, mine, ledger)
+    if through:  # before this one is done: if it is killed here, its stand-in tells
+        notify(run.rundir, mine.id)
+    with hold():
         if mine.id in known:
             ledger.continued(mine.id)
         _drop_stand_in(ledger, mine)
-    if through:
-        notify(run.rundir)
 
 
 def _submit(run: Run, mine: Continuation, ledger: Ledger) -> bool:

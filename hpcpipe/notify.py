@@ -20,14 +20,17 @@ _SECONDS = 300.0  # that the command may take, so that it holds no slot for long
 _ALIVE = (State.QUEUED, State.HELD, State.RUNNING)
 
 
-def notify(rundir: RunDir) -> None:
-    """Run the command of a run that has ended, unless that was done, or jobs of it are queued."""
-    report = make_report(rundir, fresh=True)
+def notify(rundir: RunDir, mine: str = "") -> None:
+    """Run the command of a run that has ended, unless that was done, or jobs of it are queued.
+
+    ``mine`` is the continuation that does this, and has nothing else left to do.
+    """
+    report = make_report(rundir, fresh=True, without=mine)
     record = report.record
     grows = report.mending and report.awaited
     if not record.notify or grows or any(report.total[state] for state in _ALIVE):
         return
-    if _is_first(rundir, record):
+    if _is_first(rundir, record, mine):
         folder = str(rundir.folder.absolute())
         said = {"HPCPIPE_RUN": folder, "HPCPIPE_VERDICT": f"{record.workflow} {verdict(report)}"}
         try:
@@ -44,10 +47,10 @@ def notify(rundir: RunDir) -> None:
             sys.stderr.write(f"hpcpipe: notify: {error}\n")
 
 
-def _is_first(rundir: RunDir, record: RunRecord) -> bool:
+def _is_first(rundir: RunDir, record: RunRecord, mine: str) -> bool:
     """Note that the end of a run was told; return whether it had not been."""
     mark = b"%d\n" % record.run
-    with locked(rundir):
+    with locked(rundir, continuation=mine):
         if rundir.notified.exists() and rundir.notified.read_bytes() == mark:
             return False
         write_whole(rundir.notified, mark)

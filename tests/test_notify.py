@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from fakes import until
+import pytest
+from deadly import make_deadly, skip_naps
+from fakes import Lab, until
+from test_continuation import DONE, go_on, next_one, run
 
 from hpcpipe import each
 from hpcpipe.errors import TasksFailed
@@ -53,6 +57,30 @@ def test_a_run_that_has_ended_is_told_once_by_a_job_and_again_when_it_is_retried
     ended(run)
     until(lambda: "all 2 tasks succeeded" in told.read_text(), 60)
     assert told.read_text().count("study finished") == 2
+
+
+def test_killed_anywhere_its_stand_in_tells_once(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_naps(monkeypatch)
+    deadly = make_deadly(lab, monkeypatch)
+    told, saved = tmp_path / "told", tmp_path / "saved"
+    lab.workflow.command("echo", name="work")
+    submit(lab.workflow, site=lab.site, notify=f"echo told >>{told}")
+    assert lab.run("work").status == 0
+    lab.scheduler.says["1"] = DONE
+    shutil.copytree(lab.rundir.folder, saved)
+    jobs, says = dict(lab.scheduler.jobs), dict(lab.scheduler.says)
+    first = next_one(lab)
+    for at in range(deadly(command=run(lab, first)) + 1):
+        shutil.rmtree(lab.rundir.folder)
+        shutil.copytree(saved, lab.rundir.folder)
+        told.unlink()
+        lab.scheduler.jobs, lab.scheduler.says = dict(jobs), dict(says)
+        deadly(at, run(lab, first))
+        go_on(lab, first)
+        assert told.read_text() == "told\n", at
+        assert [*lab.scheduler.live] == [], at
 
 
 def test_a_run_without_it_has_no_job_more(tmp_path: Path) -> None:

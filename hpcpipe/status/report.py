@@ -98,14 +98,17 @@ class Report:
         return self.unreached[0].words if self.unreached else ""
 
 
-def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None) -> Report:
+def make_report(
+    rundir: RunDir, *, fresh: bool = False, now: float | None = None, without: str = ""
+) -> Report:
     """Determine the state of every task of the latest run.
 
     Asks the scheduler only where a file does not tell, and only if its last answer is older than
-    the site's ``poll_seconds`` (or ``fresh``). Raises ResultError where the record is unreadable.
+    the site's ``poll_seconds`` (or ``fresh``). A continuation that counts as done is left out, and
+    who stands in for it: ``without``. Raises ResultError where the record is unreadable.
     """
     now = time.time() if now is None else now
-    history = Ledger(rundir.ledger).read()
+    history = _read(rundir, without)
     record = latest_record(rundir, history)
     listings = look_at(rundir, record.nodes)
     pending = pending_tasks(record.nodes, listings)
@@ -129,13 +132,13 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     alone = _left_alone(record, history) if record.after and due is None else ""
     evidence = Evidence(rundir, record.nodes, listings, places, answer, settle, now, alone, due)
     tasks = [*judge_all(evidence, pending)]
-    if due is None and _went_on(rundir, history, tasks):
-        return make_report(rundir, now=now)
+    if due is None and _went_on(rundir, history, tasks, without):
+        return make_report(rundir, now=now, without=without)
     if not any(task.state.live for task in tasks):
         from hpcpipe.status.killed import fail_killed
 
         if fail_killed(rundir, record, history, listings, now - LATE):
-            return make_report(rundir, now=now)
+            return make_report(rundir, now=now, without=without)
     if any(task.reason is Reason.EXIT for task in tasks):
         from hpcpipe.status.last_words import with_last_words
 
@@ -145,7 +148,16 @@ def make_report(rundir: RunDir, *, fresh: bool = False, now: float | None = None
     return Report(record, counts, tasks, asked, adrift, rundir.folder, due is not None)
 
 
-def _went_on(rundir: RunDir, history: History, tasks: Sequence[Task]) -> bool:
+def _read(rundir: RunDir, without: str) -> History:
+    """Read the ledger as if one continuation and its stand-in had done their work."""
+    history = Ledger(rundir.ledger).read()
+    for one in [*history.submissions.values()] if without else ():
+        if without in (one.batch, one.stands_in_for):
+            history.submissions[one.batch] = one._replace(continued=True)
+    return history
+
+
+def _went_on(rundir: RunDir, history: History, tasks: Sequence[Task], without: str) -> bool:
     """Return whether anything was submitted or has ended since a look at the ledger, if it matters.
 
     A continuation may be in the middle of a submission: the run is in the ledger, its jobs not yet.
@@ -154,7 +166,7 @@ def _went_on(rundir: RunDir, history: History, tasks: Sequence[Task]) -> bool:
     goes_on = all(task.state.live for task in tasks) and tasks
     if goes_on or not history.continuations():
         return False
-    return Ledger(rundir.ledger).read() != history
+    return _read(rundir, without) != history
 
 
 def _left_alone(record: RunRecord, history: History) -> str:

@@ -12,12 +12,14 @@ from hpcpipe.store.ledger import CONTINUATION, Ledger
 from hpcpipe.store.rundir import RunDir
 
 _WAIT = 10.0  # seconds that a person waits for whoever holds the lock
+_PATIENCE = 600.0  # the same, of a continuation
 _LOOK = 10.0  # seconds between questions to the scheduler about the job that holds it
 
 
 @contextmanager
-def locked(rundir: RunDir, wait: float = _WAIT, continuation: str = "") -> Iterator[None]:
+def locked(rundir: RunDir, wait: float | None = None, continuation: str = "") -> Iterator[None]:
     """Hold the run's lock, signed as a ``continuation`` if it is one; raises LockHeld."""
+    wait = wait or (_PATIENCE if continuation else _WAIT)
     give_up = time.monotonic() + wait
     with ExitStack() as held:
         while True:
