@@ -217,11 +217,11 @@ class ShippedSites(Facts):
 
 
 class Abilities(Facts):
-    """What the arrays and dependencies of each scheduler can do."""
+    """What each scheduler can do."""
 
     def write(self) -> Iterator[str]:
         """Write a row for each scheduler of the registry."""
-        yield from table("16 20 22 10 20 12", matrix.ABLE, [*matrix.able()])
+        yield from table("16 18 20 10 18 10 8", matrix.ABLE, [*matrix.able()])
 
 
 class Manuals(Facts):

@@ -12,14 +12,14 @@ from hpcpipe.schedulers import REGISTRY
 
 RECORD = Path(__file__).with_name("contract.json")
 ABLE = ("scheduler", "job arrays", "element after element", "after one element", "after a failure",
-        "submitted held")  # fmt: skip
+        "submitted held", "sends mail")  # fmt: skip
 TRIED = ("scheduler", "tried on", "as of", "tests of the contract that passed")
 
 Row = tuple[str, ...]
 
 
 def able() -> Iterator[Row]:
-    """Yield for each scheduler what its arrays and dependencies can do."""
+    """Yield for each scheduler what it can do."""
     for _, title, of in _adapters():
         yield (
             title,
@@ -28,6 +28,7 @@ def able() -> Iterator[Row]:
             "yes" if of.element_dependency else "no",
             "does not start" if of.success else "starts, and exits with code 86",
             "yes" if of.hold else "no",
+            "yes" if of.mail else "no",
         )
 
 

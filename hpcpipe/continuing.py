@@ -20,7 +20,6 @@ from hpcpipe.notify import notify
 from hpcpipe.run import Run, is_stopped, pick_site, submit_due
 from hpcpipe.status.instances import Instances
 from hpcpipe.store.ledger import NOT_FOLLOWED, Ledger
-from hpcpipe.store.plan import read_plan
 from hpcpipe.store.rundir import age, sign
 from hpcpipe.submit.continuation import (
     MOST_KILLED,
@@ -117,17 +116,8 @@ def wake(folder: Path) -> None:
 
 
 def _follower(run: Run) -> Follower:
-    from hpcpipe.schedulers import make_scheduler
-    from hpcpipe.submit.inherited import read_inherited
-    from hpcpipe.submit.prepare import scheduler_options
-
     record = run.record
-    site, _ = pick_site(record.site)
-    scheduler = make_scheduler(site.scheduler, scheduler_options(site))
-    plan = read_plan(run.rundir, record.plan)
-    inherited = read_inherited(run.rundir, record.inherited)
-    instance = scheduler.instance()
-    return Follower(run.rundir, site, scheduler, instance, plan, record.run, inherited)
+    return Follower.of(run.rundir, record, pick_site(record.site)[0])
 
 
 def _drop_stand_in(ledger: Ledger, mine: Continuation) -> None:

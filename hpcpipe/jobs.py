@@ -262,6 +262,7 @@ class Capabilities(NamedTuple):
     success: bool = True  # a job after a failed one never starts; else it starts, checks and ends
     hold: bool = True  # jobs can be submitted held and released later
     warns: bool = False  # sends a job a signal ahead of its time limit, if the script asks for it
+    mail: bool = False  # sends mail at a job's end, if the script asks for it
     tells_kills: bool = False  # the accounting tells of processes killed for memory in good jobs
     first_index: int = 0
     window: int | None = None  # elements of an After("each") array that are considered at a time

@@ -192,7 +192,8 @@ def submit(
     it may cost an account more than its budget, unless ``over_budget``; and UsageError if tasks are
     running whose code or inputs have changed, unless ``replace``, which cancels them. ``calls``
     limits the submit commands, instead of the site. ``notify`` is a line of sh that a job runs when
-    the run has ended. ``after_run`` is the folder of a run that must succeed before anything is
+    the run has ended, or ``mail`` or ``mail:NAME@HOST``, with which the scheduler sends mail.
+    ``after_run`` is the folder of a run that must succeed before anything is
     submitted, by a job that waits for it.
     """
     after = os.path.abspath(after_run) if after_run else None

@@ -144,7 +144,8 @@ def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> N
     adapter.release([first])
     mine = 'My.HpcpipeDag = "batches/a-1"'
     assert ran[1] == (
-        *("condor_submit_dag", "-force", "-append", "hold = true", "-append", mine),
+        *("condor_submit_dag", "-force", "-dont_suppress_notification"),
+        *("-append", "hold = true", "-append", mine),
         "batches/a-1.dag",
     )
     tries = [argv for argv in ran if argv[0] == "condor_submit"]
@@ -160,7 +161,7 @@ def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> N
     }
     assert [name for name, node in nodes.items() if node.noop] == ["n0", "n1"]
     assert (tmp_path / "batches/a-3.sub").read_text() == (
-        "universe = vanilla\nexecutable = /bin/sh\n"
+        "universe = vanilla\nnotification = Never\nexecutable = /bin/sh\n"
         "arguments = \"-c '[ -O . ] && [ -O batches ] && [ -O batches/a-3.sh ]"
         " && [ `find . batches batches/a-3.sh -prune ! -perm -020 ! -perm -002 | grep -c .` = 3 ]"
         " || exit 90; exec ./batches/a-3.sh'\"\n"

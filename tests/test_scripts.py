@@ -39,7 +39,8 @@ from hpcpipe.site import (
 )
 from hpcpipe.site import Limits as SiteLimits
 from hpcpipe.site.route import route
-from hpcpipe.submit.render import make_job, render
+from hpcpipe.submit.mail import Mail
+from hpcpipe.submit.render import make_job, make_mail, render
 from hpcpipe.worker.outcome import OVER_MEMORY
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
@@ -171,12 +172,23 @@ def tries(scheduler: str, case: str) -> bool:
     Where arrays are ranges, there is no sparse one. Memory is watched, and tasks run side by side,
     in the same words everywhere.
     """
+    if case == "mail":
+        return make_scheduler(scheduler).capabilities.mail
     if case == "sparse-array":
         return make_scheduler(scheduler).capabilities.sparse
     return {"memory-watched": "oar", "side-by-side": "slurm"}.get(case, scheduler) == scheduler
 
 
+def mail_to(to: str, scheduler: str) -> str:
+    site = replace(BARE, scheduler=scheduler)
+    mail = Mail(to, "me", ('wf (run 3)   finished: it\'s "all" $HOME', "  work  3 done"))
+    where = route(Resources(cpus=1, memory=256, time=300), site)
+    return render(make_mail("+mail-3", "failed.wf-3", mail, where, site, "wf"), site)
+
+
 def script_of(scheduler: str, case: str) -> str:
+    if case == "mail":
+        return mail_to("ada@example.org", scheduler)
     make, site, cwd = CASES[case]
     site = replace(site, scheduler=scheduler)
     made, first = make(), make_scheduler(scheduler).capabilities.first_index
@@ -195,7 +207,7 @@ def test_a_script_is_as_it_was(
     monkeypatch.setattr("hpcpipe.submit.render.__version__", "1.2.3")
     heads = []
     _, command = parts(script_of(scheduler, "command-array"))
-    for case in CASES:
+    for case in (*CASES, "mail"):
         if not tries(scheduler, case):
             continue
         script = script_of(scheduler, case)
@@ -211,8 +223,15 @@ def test_a_script_is_as_it_was(
 
 def parts(script: str) -> tuple[str, str]:
     """Split a script into what depends on the scheduler, and what does not."""
-    head, body = re.split(r"(?m)^(?=fail\(\) |python=|page=)", script, maxsplit=1)
+    head, body = re.split(r"(?m)^(?=fail\(\) |python=|page=|printf '%s\\n' )", script, maxsplit=1)
     return head, body
+
+
+@pytest.mark.parametrize("scheduler", [name for name in REGISTRY if tries(name, "mail")])
+def test_mail_without_an_address_is_for_the_user(scheduler: str) -> None:
+    script = mail_to("", scheduler)
+    assert not re.search(r"(?m)^#\S+ (--mail-user|-M \D|-u|notify_user)", script)
+    assert ("]mail:me\n" in script) == (scheduler == "oar")
 
 
 def test_each_batch_is_nicer_than_the_one_before(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +253,7 @@ def test_every_golden_script_is_one_of_a_case(pytestconfig: pytest.Config) -> No
     folder = pytestconfig.rootpath / "tests" / "golden" / "scripts"
     found = {str(file.relative_to(folder)) for file in folder.rglob("*.*")}
     heads = {f"{name}.txt" for name in REGISTRY if name != "drmaa"}
-    assert found == heads | {f"body/{case}.sh" for case in CASES}
+    assert found == heads | {f"body/{case}.sh" for case in (*CASES, "mail")}
 
 
 # Commands, run by sh

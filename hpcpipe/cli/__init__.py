@@ -220,8 +220,9 @@ def notify_option(function: Any) -> Any:
     """Add ``--notify``, which tells a person that the run has ended."""
     return click.option(
         "--notify",
-        metavar="COMMAND",
-        help="Line of sh to run when the run has ended, by a job; '' for none.",
+        metavar="COMMAND|mail[:ADDRESS]",
+        help="Line of sh to run when the run has ended, by a job; mail: the scheduler sends mail; "
+        "'' for none.",
     )(function)
 
 

@@ -70,7 +70,9 @@ class Defaults:
         Variable | None, 'The variable that names the account, where it is set: "PROJECT".'
     ] = None
     notify: Annotated[
-        Line | None, 'What is run when a run has ended: "mail -s "$HPCPIPE_VERDICT" ada".'
+        Line | None,
+        'What is run when a run has ended: "mail -s "$HPCPIPE_VERDICT" ada"; '
+        'with "mail" alone the scheduler sends mail.',
     ] = None
     prefer: Annotated[
         Prefer | None, "What to choose among queues by; unset, the order of the file."

@@ -67,7 +67,7 @@ def find_unused(rundir: RunDir, history: History, older: float) -> Unused:
     return Unused(
         frozenset(old),
         frozenset(run for run, one in old.items() if ids.isdisjoint(one.batches)),
-        frozenset((*(batch.id for batch in unused), *_continuations(history, old))),
+        frozenset((*(batch.id for batch in unused), *_without_tasks(history, old))),
         frozenset(key.hex() for key in keys),
         frozenset({one.plan for one in old.values()} - {one.plan for one in reached}),
         tuple(sorted(busy)),
@@ -110,9 +110,10 @@ def _planned(rundir: RunDir, record: RunRecord) -> Iterator[bytes]:
         yield from _cut(node.keys)
 
 
-def _continuations(history: History, old: Mapping[int, RunRecord]) -> Iterator[str]:
-    """Yield the continuations of old runs, which ran no tasks and have nothing left to do."""
-    return (one.batch for one in history.submissions.values() if one.continues and one.run in old)
+def _without_tasks(history: History, old: Mapping[int, RunRecord]) -> Iterator[str]:
+    """Yield what old runs submitted that ran no tasks, and has nothing left to do."""
+    mine = (one for one in history.submissions.values() if one.run in old)
+    return (one.batch for one in mine if not one.has_tasks)
 
 
 def _cut(keys: bytes) -> Iterator[bytes]:

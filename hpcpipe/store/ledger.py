@@ -23,6 +23,7 @@ from hpcpipe.errors import UsageError
 BY_US = "by hpcpipe cancel"  # why something was cancelled
 NEVER_ARRIVED = "never reached the scheduler"  # the reason for an interrupted submission
 NOT_FOLLOWED = "gave up: "  # begins the reason for one whose other run (--after-run) failed
+MAIL = "+mail-"  # begins the id of the job that has mail sent when a run has ended; its number
 CONTINUATION = "+continue-"  # begins a continuation's id, where a batch's has a node's name
 
 
@@ -62,6 +63,11 @@ class Submission(NamedTuple):
     def continues(self) -> bool:
         """Whether it is no batch of tasks, but what looks after them."""
         return self.batch.startswith(CONTINUATION)
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it is a batch of tasks: neither a continuation nor the mail at the end."""
+        return not self.batch.startswith((CONTINUATION, MAIL))
 
     @property
     def last_try(self) -> Try:

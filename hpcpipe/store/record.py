@@ -108,7 +108,7 @@ class RunRecord(NamedTuple):
     attempts: Mapping[str, Mapping[str, Sequence[Sequence[Any]]]] = MappingProxyType({})
     since: int = 0  # the run that a person submitted last; later ones continue it
     after: str = ""  # the folder of a run that must succeed before anything is submitted
-    notify: str = ""  # a line of sh that is run when it has ended
+    notify: str = ""  # a line of sh that is run when it has ended; or "mail…"
     inherited: str = ""  # the file of variables that its tasks inherited
 
     def names(self) -> list[str]:

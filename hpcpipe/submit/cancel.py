@@ -80,7 +80,7 @@ def _all_of(
     count, jobs, spared = 0, {}, set()
     for one in submissions:
         batch, job = batches.get(one.batch), one.job or ""
-        if one.continues:
+        if not one.has_tasks:
             elements, tasks = len(scheduler.poll([job])), 0
         elif batch is None:  # its record is lost: all that is known are elements
             elements = len(scheduler.poll([job]))

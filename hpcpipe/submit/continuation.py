@@ -22,19 +22,23 @@ from hpcpipe.errors import ConfigError, SchedulerError
 from hpcpipe.jobs import After
 from hpcpipe.keys.fates import IN_FLIGHT, RUN
 from hpcpipe.resources import Resources
+from hpcpipe.schedulers import make_scheduler
 from hpcpipe.schedulers.base import Scheduler
 from hpcpipe.site import Site
 from hpcpipe.site.route import Route, route
-from hpcpipe.store.ledger import CONTINUATION, Ledger, Submission
-from hpcpipe.store.plan import Frozen
+from hpcpipe.store.ledger import CONTINUATION, MAIL, Ledger, Submission
+from hpcpipe.store.plan import Frozen, read_plan
+from hpcpipe.store.record import RunRecord
 from hpcpipe.store.rundir import RunDir, write_whole
 from hpcpipe.submit.hand_over import deliver
 from hpcpipe.submit.inherited import Inherited, read_inherited
-from hpcpipe.submit.prepare import Draft
-from hpcpipe.submit.render import make_continuation, render
+from hpcpipe.submit.mail import Mail
+from hpcpipe.submit.prepare import Draft, scheduler_options
+from hpcpipe.submit.render import Job, make_continuation, make_mail, render
 
 _MINUTES = 15  # that it requests; it takes seconds
 _MEMORY = 1024, 0.02  # MiB that it requests, and more for each task
+_FOR_MAIL = Resources(cpus=1, memory=256, time=300)  # a shell that prints some lines
 MOST_KILLED = 10  # stand-ins in a row, each for one that did not do its work
 REPLACED = "replaced by a later continuation"
 
@@ -86,7 +90,7 @@ def _retries(draft: Draft) -> bool:
 
 @dataclass(frozen=True)
 class Follower:
-    """Submits continuations of a run to one instance of a scheduler."""
+    """Submits continuations of a run, and the mail at its end, to one instance of a scheduler."""
 
     rundir: RunDir
     site: Site
@@ -96,19 +100,31 @@ class Follower:
     run: int
     inherited: Inherited | None
 
+    @classmethod
+    def of(cls, rundir: RunDir, record: RunRecord, site: Site) -> Follower:
+        """Return that of a run which was submitted."""
+        scheduler = make_scheduler(site.scheduler, scheduler_options(site))
+        plan = read_plan(rundir, record.plan)
+        inherited = read_inherited(rundir, record.inherited)
+        return cls(rundir, site, scheduler, scheduler.instance(), plan, record.run, inherited)
+
     def submit(self, after: Iterable[str], one: Continuation) -> str:
         """Submit a continuation after jobs, however they end; return its job."""
+        waits = [After(job, well=False) for job in after]
+        return self._deliver(one.id, self.write(one), waits, stands_in_for=one.stands_in_for)
+
+    def submit_mail(self, name: str, mail: Mail) -> None:
+        """Submit the job of a name at whose end the scheduler sends mail."""
+        batch, where = mail_of(self.run), _route(self.site, _FOR_MAIL)
+        job = make_mail(batch, name, mail, where, self.site, self.plan.workflow)
+        self._deliver(batch, self._write(job), ())
+
+    def _deliver(self, batch: str, script: Path, waits: Sequence[After], **facts: str) -> str:
         ledger = Ledger(self.rundir.ledger)
         intend = partial(
-            ledger.submitting,
-            one.id,
-            self.run,
-            held=False,
-            instance=self.instance,
-            stands_in_for=one.stands_in_for,
+            ledger.submitting, batch, self.run, held=False, instance=self.instance, **facts
         )
-        waits = [After(job, well=False) for job in after]
-        return deliver(self.scheduler, self.write(one), waits, ledger, intend)
+        return deliver(self.scheduler, script, waits, ledger, intend)
 
     def submit_both(self, jobs: Iterable[str]) -> None:
         """Submit a continuation of some jobs, and its stand-in."""
@@ -117,7 +133,9 @@ class Follower:
 
     def write(self, one: Continuation) -> Path:
         """Write a continuation's script."""
-        where = _route(self.site, sum(map(len, self.plan.nodes.values())))
+        least, each = _MEMORY
+        memory = least + int(each * sum(map(len, self.plan.nodes.values())))
+        where = _route(self.site, Resources(cpus=1, memory=memory, time=_MINUTES * 60))
         words = (one.id, one.stands_in_for, str(one.nth))
         job = make_continuation(
             one.id,
@@ -128,7 +146,10 @@ class Follower:
             self.plan.executable,
             self.inherited,
         )
-        script = self.rundir.script(one.id)
+        return self._write(job)
+
+    def _write(self, job: Job) -> Path:
+        script = self.rundir.script(job.id)
         write_whole(script, render(job, self.site).encode("utf-8", "surrogateescape"), 0o500)
         return script
 
@@ -136,6 +157,11 @@ class Follower:
 def new_id() -> str:
     """Make up the id of a continuation."""
     return f"{CONTINUATION}{token_hex(4)}"
+
+
+def mail_of(run: int) -> str:
+    """Return the id of the mail at a run's end, of which there is one."""
+    return f"{MAIL}{run}"
 
 
 def follow(
@@ -227,10 +253,8 @@ def _in_flight(draft: Draft, instance: str) -> list[str]:
     return [*draft.awaited, *(job for job in jobs if job)]
 
 
-def _route(site: Site, tasks: int) -> Route:
-    """Choose where it runs; raises ConfigError where the site has no place for it."""
-    least, each = _MEMORY
-    asked = Resources(cpus=1, memory=least + int(each * tasks), time=_MINUTES * 60)
+def _route(site: Site, asked: Resources) -> Route:
+    """Choose where a job of ours runs; raises ConfigError where the site has no place for it."""
     try:
         return route(asked, site)
     except ConfigError:

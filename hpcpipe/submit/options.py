@@ -16,8 +16,8 @@ class Options:
     ``resources`` override those of every node, and ``calls`` the site's limit of submit commands.
     It may cost more than the budget only if ``over_budget``, and cancels running tasks whose code
     or inputs have changed only if it is to ``replace`` them. ``notify`` is a line of sh that is run
-    when the run has ended; None: as before, or as the site has it. ``after_run`` is the folder
-    of a run that must succeed first.
+    when the run has ended, or ``mail``, see `hpcpipe.submit.mail`; None: as before, or as the site
+    has it. ``after_run`` is the folder of a run that must succeed first.
     """
 
     resources: Resources | None = None

@@ -46,6 +46,7 @@ from hpcpipe.submit.job_limits import (
     route_batch,
     route_classes,
 )
+from hpcpipe.submit.mail import check_mail
 from hpcpipe.submit.needs import Needs, find_needs, raise_requests
 from hpcpipe.submit.options import DEFAULTS, Options
 from hpcpipe.submit.render import Job, make_job, render
@@ -98,10 +99,8 @@ class Draft:
 
     @property
     def notify(self) -> str:
-        """What is run when the run has ended; empty if nothing is."""
-        before = self.standing.record
-        usual = before.notify if before else self.site.defaults.notify or ""
-        return usual if self.options.notify is None else self.options.notify
+        """How a person is told that the run has ended; empty if nobody is."""
+        return _find_notify(self.standing.record, self.site, self.options)
 
     @property
     def inherited(self) -> Inherited | None:
@@ -198,6 +197,7 @@ def draft_plan(
     known = known if stuck is None else only_due(known, standing, rundir, stuck)
     plan = find_fates(frozen, known, options.resources, kept)
     run, before = history.next_run, standing.record
+    check_mail(_find_notify(before, site, options), scheduler)
     routes = route_classes(plan, site)
     window = _window(plan, routes, site, scheduler, standing, options)
     plan, limits = window.plan, window.limits
@@ -216,6 +216,11 @@ def draft_plan(
         plan, site, scheduler, rundir, run, history, prepared, limits, instances, standing, {},
         needs.known, chosen, barred is not None, options, windows=window.count,
     )  # fmt: skip
+
+
+def _find_notify(before: RunRecord | None, site: Site, options: Options) -> str:
+    usual = before.notify if before else site.defaults.notify or ""
+    return usual if options.notify is None else options.notify
 
 
 def _window(

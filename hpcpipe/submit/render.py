@@ -27,6 +27,7 @@ from hpcpipe.site.route import Route
 from hpcpipe.store.rundir import CUT, tasks_path
 from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inherited import Inherited
+from hpcpipe.submit.mail import Mail
 from hpcpipe.submit.setup import checked
 from hpcpipe.worker import outcome
 from hpcpipe.worker.claim import ENDED
@@ -64,7 +65,8 @@ class Job:
     ``digests`` are the files that a job reads, each with its SHA-256. ``continues`` are the words
     that a continuation gets, and empty for tasks; ``wakes``: a task that fails calls for one,
     and so do the elements at the positions ``wakes_at`` when they end.
-    ``excluded`` are nodes that it must not run on.
+    ``excluded`` are nodes that it must not run on. ``mail``: it runs no tasks, and the scheduler
+    sends mail when it has ended.
     """
 
     id: str
@@ -107,6 +109,7 @@ class Job:
     excluded: tuple[str, ...] = ()
     continues: tuple[str, ...] = ()
     checkpoint: Checkpoint | None = None
+    mail: Mail | None = None
 
 
 def make_continuation(
@@ -125,6 +128,13 @@ def make_continuation(
     )
     digests = ((inherited.path, inherited.digest),) if inherited else ()
     return replace(job, name=f"continue.{workflow}", digests=digests, continues=words)
+
+
+def make_mail(batch_id: str, name: str, mail: Mail, route: Route, site: Site, workflow: str) -> Job:
+    """Return what a template needs to know of the job at whose end the scheduler sends mail."""
+    batch = Batch((), (), None, route.resources, ())
+    job = make_job(batch, batch_id, route, site, workflow, "")
+    return replace(job, name=name, digests=(), mail=mail)
 
 
 def make_job(

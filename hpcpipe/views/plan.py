@@ -20,6 +20,7 @@ from hpcpipe.store.plan import NodeRecord
 from hpcpipe.store.recent import run_option
 from hpcpipe.submit.budget import bill_line, over_budget, pace_line
 from hpcpipe.submit.continuation import growing, is_wanted, may_retry
+from hpcpipe.submit.mail import address, is_mail
 from hpcpipe.submit.prepare import Draft, Prepared, running_stale, some
 from hpcpipe.submit.run_times import run_times
 from hpcpipe.views.keys import change_lines
@@ -184,13 +185,15 @@ def _grows(draft: Draft) -> Iterator[str]:
 
 
 def _told(draft: Draft) -> Iterator[str]:
-    """Yield what is run when the run has ended, or that nothing can be."""
+    """Yield how a person is told that the run has ended, or that nobody is."""
     if not (draft.notify and draft.prepared):
         return
-    if is_wanted(draft):
-        yield f"When it has ended, a small job runs: {draft.notify}"
+    if not is_wanted(draft):
+        yield "Compute nodes here may not submit jobs: nobody is told when it has ended (--notify)."
+    elif is_mail(draft.notify):
+        yield f"When it has ended, the scheduler mails {address(draft.notify) or 'you'}."
     else:
-        yield "Compute nodes here may not submit jobs: nothing is run when it has ended (--notify)."
+        yield f"When it has ended, a small job runs: {draft.notify}"
 
 
 def _describe_wait(wait: Wait) -> str:
@@ -268,7 +271,6 @@ def submitted_lines(draft: Draft, site_why: str) -> Iterator[str]:
     jobs = draft.jobs()
     ids = " ".join(map(shown, jobs[:6])) + (" …" if len(jobs) > 6 else "")
     yield f"Submitted in {calls}: {scheduler} {ids}. You can log out now."
-    yield from _told(draft)
     yield f"  hpcpipe watch{where} | hpcpipe status{where} | hpcpipe cancel{where}"
 
 

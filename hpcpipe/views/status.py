@@ -47,9 +47,8 @@ def verdict(report: Report, left_out: Sequence[str] = ()) -> str:
         live = sum(n for state, n in total.items() if state.live)
         return f"{live} of {tasks} still to end" + ", and more to come" * bool(report.awaited)
     if report.failures:
-        only_cancelled = not (total[State.FAILED] or total[State.LOST]) and total[State.CANCELLED]
         were = "was" if len(report.failures) == 1 else "were"
-        ends = f"{were} cancelled" if only_cancelled else "failed"
+        ends = f"{were} cancelled" if _only_cancelled(total) else "failed"
         blocked = f" or {were} blocked" if total[State.BLOCKED] else ""
         of = "its only task" if count == 1 else f"{len(report.failures)} of {tasks}"
         return f"finished: {of} {ends}{blocked}"
@@ -58,6 +57,17 @@ def verdict(report: Report, left_out: Sequence[str] = ()) -> str:
     if left_out:
         return f"finished: {tasks} succeeded; {len(left_out)} of an earlier plan had failed"
     return f"finished: {'all ' * (count > 1)}{tasks} succeeded"
+
+
+def verdict_word(report: Report) -> str:
+    """Return the state of a run that has ended in one word, of which a job's name can consist."""
+    if report.failures:
+        return "cancelled" if _only_cancelled(report.total) else "failed"
+    return "succeeded" if report.finished and not report.awaited else "stopped"
+
+
+def _only_cancelled(total: Counter[State]) -> bool:
+    return not (total[State.FAILED] or total[State.LOST]) and total[State.CANCELLED] > 0
 
 
 def status_lines(

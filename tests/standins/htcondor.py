@@ -41,6 +41,7 @@ KNOWN = {
     *("should_transfer_files", "request_cpus", "request_memory", "request_disk", "request_gpus"),
     *("require_gpus", "allowed_job_duration", "requirements", "concurrency_limits"),
     *("accounting_group", "environment", "getenv", "notify_user", "priority", "periodic_remove"),
+    *("notification", "description", "email_attributes"),
 }
 HOLDS = ("time", "memory", "output")  # causes of an end for which a job stays, held
 HELD = "submitted on hold at user's request", 15
@@ -363,7 +364,7 @@ def condor_submit_dag(argv: list[str]) -> int:
                 appended.append(words.pop(0))
             elif option == "-force":
                 force = True
-            elif option != "-no_recurse":
+            elif option not in ("-no_recurse", "-dont_suppress_notification"):
                 raise Refused(f"ERROR: unknown option {option}")
         (file,) = words
         if not Path(file).exists():

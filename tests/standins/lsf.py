@@ -19,8 +19,9 @@ COMMANDS = ("bhosts", "bjobs", "bkill", "bparams", "bqueues", "bresume", "bsub",
 
 MAX_INDEX = 1000
 QUEUES = ("normal", "long")
-VALUED = ("-J", "-Jd", "-w", "-o", "-e", "-q", "-P", "-G", "-n", "-R", "-M", "-W", "-gpu", "-sla")
-FLAGS = ("-H", "-ti", "-rn", "-r")
+VALUED = ("-J", "-Jd", "-w", "-o", "-e", "-q", "-P", "-G", "-n", "-R", "-M", "-W", "-gpu", "-sla",
+          "-u")  # fmt: skip
+FLAGS = ("-H", "-ti", "-rn", "-r", "-N")
 HOST = "lsfhost"
 QUEUE = """
 QUEUE: {name}

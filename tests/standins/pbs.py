@@ -216,7 +216,7 @@ def qsub(argv: list[str]) -> int:
 def read_options(argv: list[str]) -> tuple[Options, list[str]]:
     """Read the options of a command line, or of a directive."""
     try:
-        return getopt.getopt(argv, "A:c:e:hj:J:k:l:m:N:o:p:P:q:r:R:S:W:v:V")
+        return getopt.getopt(argv, "A:c:e:hj:J:k:l:m:M:N:o:p:P:q:r:R:S:W:v:V")
     except getopt.GetoptError as error:
         letter = error.opt if len(error.opt) == 1 else "-"
         raise Refused(f"{{name}}: invalid option -- '{letter}'\n{USAGE}", 2) from None

@@ -190,7 +190,7 @@ def qsub(argv: list[str]) -> int:
 def read_options(argv: list[str]) -> tuple[Options, list[str]]:
     """Read the options of a command line, or of a directive."""
     try:
-        return getopt.getopt(argv, "A:d:e:hj:k:l:m:N:o:p:q:r:S:t:W:v:V")
+        return getopt.getopt(argv, "A:d:e:hj:k:l:m:M:N:o:p:q:r:S:t:W:v:V")
     except getopt.GetoptError as wrong:
         if wrong.opt == "J":
             raise usage("The -J option can only be used in conjunction with -P") from None

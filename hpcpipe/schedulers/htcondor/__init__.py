@@ -32,6 +32,8 @@ Oddities worth knowing:
   submitted all the same: its own script looks again before it begins.
 * What schedd refuses, DAGMan submits once more, and then gives up; its words are in ``dagman.out``.
 * ``condor_submit_dag`` looks at no submit description, so that of each batch is tried first.
+* Before 23.6.1, DAGMan keeps its nodes from having mail sent unless it is told not to. The subject
+  has no name of a job, so that the text has it (``email_attributes``).
 * There are no queues: one in the site file is a set of options, and its name is not passed on.
 * Nothing is transferred: nodes must share the filesystem, under one ``FileSystemDomain``.
 * How a job ended is in the event log of its DAG, which is read where HTCondor's bindings are
@@ -69,7 +71,9 @@ class HTCondor(CommandScheduler):
     """HTCondor by its command line tools, and DAGMan."""
 
     name: ClassVar[str] = "htcondor"
-    capabilities: ClassVar[Capabilities] = Capabilities(success=False, no_path=r'[\n"\\]')
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        success=False, mail=True, no_path=r'[\n"\\]'
+    )
     # "(null)" is how 23.9 calls a schedd of which the collector is to tell, and does not answer.
     unreachable_words: ClassVar[str] = (
         r"(?im)can't find address|failed to (connect|fetch ads)|unable to (locate|contact)"
@@ -129,7 +133,8 @@ class HTCondor(CommandScheduler):
         del after, token
         hold = ("-append", "hold = true") if held else ()
         mine = ("-append", f'My.HpcpipeDag = "{script.with_suffix("")}"')
-        return ("condor_submit_dag", "-force", *hold, *mine, str(script))
+        mails = "-dont_suppress_notification"  # the default until 23.6
+        return ("condor_submit_dag", "-force", mails, *hold, *mine, str(script))
 
     def read_submit(self, done: Done) -> str:
         done = done._replace(stderr=done.stderr.removeprefix(_FIRST))

@@ -41,7 +41,7 @@ def describe(script: Path) -> Description:
     macros = dict(re.findall(r"^hpcpipe_(\w+) *= *(.*)$", "\n".join(said), re.M))
     line = launch(script).replace("'", "''")  # as HTCondor has a quote within quotes
     run = ("executable = /bin/sh", f"arguments = \"-c '{line}'\"")
-    ours = ["universe = vanilla", *run, _REMOVE]
+    ours = ["universe = vanilla", "notification = Never", *run, _REMOVE]
     text = "\n".join((*ours, *said, "queue", ""))
     write_whole(script.parents[1] / path, text)
     array = macros.get("array")

@@ -79,7 +79,7 @@ class LSF(CommandScheduler):
     """LSF by its command line tools."""
 
     name: ClassVar[str] = "lsf"
-    capabilities: ClassVar[Capabilities] = Capabilities(first_index=1)
+    capabilities: ClassVar[Capabilities] = Capabilities(first_index=1, mail=True)
     unreachable_words: ClassVar[str] = (
         r"(?i)LSF is down|Cannot connect to LSF|daemon not responding|command not found"
     )

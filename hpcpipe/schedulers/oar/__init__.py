@@ -30,6 +30,7 @@ Oddities worth knowing:
 * A job that could not be started because its node did not answer is begun anew by OAR under another
   id; what is known of that one is reported for the first.
 * A dependency on a job that never was waits for ever.
+* It knows no user's address: mail without one goes to the user's name, by the site's SMTP server.
 * While its database is away, OAR's commands wait for it for ever and, running as another user, let
   nobody end them: ``oarstat``, which does not wait, is asked before each of the others. While only
   the server is away, jobs are taken, and started when it is back.
@@ -73,7 +74,7 @@ class Oar(CommandScheduler):
 
     name: ClassVar[str] = "oar"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        elementwise=False, sparse=False, success=False, first_index=1
+        elementwise=False, sparse=False, success=False, first_index=1, mail=True
     )
     unreachable_words: ClassVar[str] = r"(?i)DB connection error|Cannot connect to|refused"
 

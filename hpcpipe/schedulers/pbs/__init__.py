@@ -68,6 +68,7 @@ class PBS(CommandScheduler):
         sparse=False,
         array_of_one=False,
         success=False,
+        mail=True,
     )
     unreachable_words: ClassVar[str] = (
         r"(?i)cannot connect to server|could(n't| not) connect"

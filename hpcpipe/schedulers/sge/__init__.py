@@ -70,7 +70,7 @@ class Sge(CommandScheduler):
     name: ClassVar[str] = "sge"
     capabilities: ClassVar[Capabilities] = Capabilities(
         element_dependency=False, sparse=False, subset=False, success=False, first_index=1,
-        no_path=r"\n|\$(HOME|USER|JOB_ID|JOB_NAME|HOSTNAME|TASK_ID)",
+        mail=True, no_path=r"\n|\$(HOME|USER|JOB_ID|JOB_NAME|HOSTNAME|TASK_ID)",
     )  # fmt: skip
     unreachable_words: ClassVar[str] = (
         r"(?i)unable to (send message|contact|connect)|commlib|got (send|select) error"

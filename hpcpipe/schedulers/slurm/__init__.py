@@ -101,7 +101,7 @@ class Slurm(CommandScheduler):
 
     name: ClassVar[str] = "slurm"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        window=10, warns=True, tells_kills=True, no_path=r"\\|%[0-9A-Za-z%]"
+        window=10, warns=True, mail=True, tells_kills=True, no_path=r"\\|%[0-9A-Za-z%]"
     )
     unreachable_words: ClassVar[str] = (
         r"(?i)Unable to contact slurm controller|Connection refused|Connection timed out"

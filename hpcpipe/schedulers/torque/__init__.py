@@ -48,7 +48,7 @@ class Torque(PBS):
     """Torque by its command line tools; its answers are converted to the words of PBS."""
 
     name: ClassVar[str] = "torque"
-    capabilities: ClassVar[Capabilities] = Capabilities(elementwise=False, success=False)
+    capabilities: ClassVar[Capabilities] = Capabilities(elementwise=False, success=False, mail=True)
     over: ClassVar[str] = "C"
 
     def find_instance(self) -> str:
