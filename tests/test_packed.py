@@ -128,8 +128,7 @@ def test_what_waited_in_an_element_is_cancelled_with_what_ran_there(lab: Lab, ad
                 parent.terminate()
             one.terminate()
         until(lambda: lab.outcome("b/0") or lab.outcome("b/1"))
-        process.terminate()
-        finished(process)
+        os.killpg(process.pid, signal.SIGKILL)
     states = {task.name: task.state for task in make_report(lab.rundir, fresh=True).tasks}
     assert states == {f"{node}/{n}": State.CANCELLED for node in "ab" for n in range(4)}
 
