@@ -114,13 +114,20 @@ def test_an_element_that_ran_to_its_end_ends_well_whatever_its_tasks_did(
     assert not [file for file in lab.rundir.home.rglob("*") if ".claim" in file.name]
 
 
+def is_script(process: psutil.Process) -> bool:
+    try:
+        return "began-" in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return False
+
+
 def test_what_waited_in_an_element_is_cancelled_with_what_ran_there(lab: Lab, add: Add) -> None:
     add("true", "b", after=(add(WAITING, "a"),))
     lab.submit()
     with lab.start("a/0") as process:
         until(lambda: len([*Path().glob("began-*")]) == 2)
         everything = psutil.Process(process.pid).children(recursive=True)
-        scripts = [one for one in everything if "began-" in " ".join(one.cmdline())]
+        scripts = [one for one in everything if is_script(one)]
         assert cancel(lab.rundir).tasks == 8
         # All are told to end, but the worker has gone on before it hears of it.
         for one in scripts:
