@@ -4,6 +4,8 @@ the DAG it writes against what DAGMan's manual says."""
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,13 +13,15 @@ from typing import Any, TypeVar
 import pytest
 from fakes import ends_of
 from standins import dagfile
+from standins.htcondor import compiled
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable, SubmitUnclear
 from hpcpipe.jobs import After, JobEnd, Reason, State
 from hpcpipe.schedulers.base import Done
 from hpcpipe.schedulers.htcondor import HTCondor
 from hpcpipe.schedulers.htcondor import classads as jobads
-from hpcpipe.schedulers.htcondor.dagman import Dag
+from hpcpipe.schedulers.htcondor.dagman import Dag, Wait
+from hpcpipe.schedulers.htcondor.submit_file import Description, describe
 
 T = TypeVar("T")
 OUTPUTS = Path(__file__).parent / "golden" / "outputs" / "htcondor"
@@ -166,7 +170,8 @@ def test_a_submission_is_one_dag_of_a_node_for_each_element(tmp_path: Path) -> N
         " && [ `find . batches batches/a-3.sh -prune ! -perm -020 ! -perm -002 | grep -c .` = 3 ]"
         " || exit 90; exec ./batches/a-3.sh'\"\n"
         "periodic_remove = JobStatus == 5 && (member(HoldReasonCode, {34, 46, 47})"
-        " || HoldReasonCode == 21 && HoldReasonSubCode =?= 102)\n"
+        " || HoldReasonCode == 21 && HoldReasonSubCode =?= 102"
+        " || !member(HoldReasonCode, {1, 15}) && time() - EnteredCurrentStatus > 600)\n"
         "request_cpus = 2\nqueue\n"
     )
 
@@ -185,6 +190,51 @@ def test_what_waits_for_another_dag_asks_for_it_before_it_starts(tmp_path: Path)
     later.submit(script(tmp_path, "b-1", "0-1"), [After(above), After("7/n0")], token="t2")
     waits = (tmp_path / "batches/b-1.waits").read_text()
     assert waits == "n0_0 n0 batches/a-1\nn0_1 n0 batches/a-1\n"  # and for no DAG that is gone
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("jobstate", "1 n0 JOB_FAILURE 3 - - 2"),
+        ("jobstate", "1 n0 POST_SCRIPT_TERMINATED - - - 1"),
+        ("cancelled", "n0"),
+        ("dag.dagman.log", "005 (019.000.000) 2026-11-29 11:58:40 Job terminated."),
+        ("dag.dagman.log", "009 (019.000.000) 2026-11-29 11:58:40 Job was aborted."),
+    ],
+)
+def test_it_starts_however_that_ended_and_also_if_it_never_began(
+    tmp_path: Path, name: str, line: str
+) -> None:
+    above, dag = Dag(tmp_path, "batches/a-1"), Dag(tmp_path, "batches/b-1")
+    (tmp_path / "batches").mkdir()
+    dag.begin()
+    dag.add(Description("batches/b-1.sub", None, ""), [Wait(above, "n0")], "t")
+    (tmp_path / "batches/a-1.dag.dagman.log").write_text("000 (019.000.000) Job submitted\n")
+
+    def asked() -> int:
+        words = ("sh", "batches/b-1.pre", dag.name, "n0")
+        return subprocess.run(words, cwd=tmp_path, check=False).returncode
+
+    assert asked() == 2  # to be asked again
+    with open(tmp_path / f"batches/a-1.{name}", "a") as file:
+        file.write(f"{line}\n")
+    assert asked() == 0
+
+
+def test_what_stays_held_is_removed_by_htcondor_unless_a_hand_holds_it(tmp_path: Path) -> None:
+    path = describe(script(tmp_path, "a-1")).path
+    lines = (tmp_path / path).read_text().splitlines()
+    [rule] = (line.partition(" = ")[2] for line in lines if line.startswith("periodic_remove"))
+    now = time.time()
+    removed = [
+        (code, age)
+        for code in (1, 7, 13, 15, 34, 46)
+        for age in (5, 700)
+        if compiled(rule)(
+            {"JobStatus": 5, "HoldReasonCode": code, "EnteredCurrentStatus": now - age}
+        )
+    ]
+    assert removed == [(7, 700), (13, 700), (34, 5), (34, 700), (46, 5), (46, 700)]
 
 
 def test_nodes_that_dagman_keeps_are_told_from_those_that_it_submitted(tmp_path: Path) -> None:

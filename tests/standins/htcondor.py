@@ -100,15 +100,17 @@ class Pool(Engine):
 
     def remove(self, state: State, job: Job) -> None:
         """Take a job out of the queue, and with a DAG all that is of it."""
-        job.facts["removed"] = f"via condor_rm (by user {getuser()})"
+        job.facts["removed"] = said = f"via condor_rm (by user {getuser()})"
         for element in job.elements.values():
             self.cancel(element)
         if "file" in job.facts:
             for other in state.jobs.values():
                 if other.facts["ad"].get("DAGManJobId") == job.number and in_queue(other):
                     self.remove(state, other)
+            dagman = DagMan(state, job)
             if "nodes" in job.facts:
-                DagMan(state, job).log("INTERNAL *** DAGMAN_FINISHED 2 ***")
+                dagman.log("INTERNAL *** DAGMAN_FINISHED 2 ***")
+            dagman.own_event(9, f"Job was aborted.\n\t{said}")
 
 
 def in_queue(job: Job) -> bool:
@@ -232,6 +234,8 @@ class DagMan:
         (element,) = self.job.elements.values()
         element.state, element.ended, element.code = "ended", time.time(), code
         self.log(f"INTERNAL *** DAGMAN_FINISHED {code} ***")
+        how = f"(1) Normal termination (return value {code})"
+        self.own_event(5, f"Job terminated.\n\t{how}{USAGE}")
 
     def log(self, line: str) -> None:
         """Note what happens in the jobstate log, if there is one."""
@@ -240,8 +244,15 @@ class DagMan:
                 log.write(f"{int(time.time())} {line}\n")
 
     def _event(self, kind: int, said: str, job: Job, at: float | None = None) -> None:
+        self._note("nodes.log", kind, said, job, at)
+
+    def own_event(self, kind: int, said: str) -> None:
+        """Note in the log of DAGMan's own job what becomes of it."""
+        self._note("dagman.log", kind, said, self.job, None)
+
+    def _note(self, name: str, kind: int, said: str, job: Job, at: float | None) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at or time.time()))
-        with open(self.folder / f"{self.job.facts['file']}.nodes.log", "a") as log:
+        with open(self.folder / f"{self.job.facts['file']}.{name}", "a") as log:
             log.write(f"{kind:03} ({job.number:03}.000.000) {when} {said}\n...\n")
 
 
@@ -441,10 +452,10 @@ def condor_release(argv: list[str]) -> int:
 
 # --- condor_q, condor_history ---------------------------------------------------------------------
 
-TOKENS = r'\s+|\|\||&&|=[!=?]=?|<|[(){},]|[A-Za-z]\w*|\d+|"[^"]*"'  # of constraints
+TOKENS = r'\s+|\|\||&&|=[!=?]=?|[<>!(){},-]|[A-Za-z]\w*|\d+|"[^"]*"'  # of constraints
 PYTHON = {
     **{"||": " or ", "&&": " and ", "=!=": " is not ", "=?=": "=="},
-    **{"undefined": "None", "member": "member"},
+    **{"undefined": "None", "member": "member", "time": "time", "!": " not "},
 }
 
 
@@ -459,7 +470,7 @@ def compiled(constraint: str) -> Callable[[Ad], bool]:
         return PYTHON.get(word, word) if plain else f"ad.get({word!r})"
 
     code = compile(re.sub(TOKENS, translate, constraint).strip(), "constraint", "eval")
-    names = {"member": lambda value, of: value in of}
+    names = {"member": lambda value, of: value in of, "time": time.time}
     return lambda ad: bool(eval(code, names, {"ad": ad}))
 
 

@@ -19,8 +19,9 @@ Oddities worth knowing:
 * What waits for a job of an earlier submission has DAGMan run a script every ten seconds, which
   looks whether that has ended.
 * *Held* is what becomes of a job that cannot be started, and stays until somebody looks: the next
-  ``status`` says why, and removes it. So is what exceeds its time or memory; that, HTCondor is told
-  to remove by itself (``periodic_remove``). The history has why as ``LastHoldReason``.
+  ``status`` says why, and removes it. So is what exceeds its time or memory. HTCondor is told to
+  remove that by itself (``periodic_remove``), and the other after ten minutes, unless a hand holds
+  it. The history has why as ``LastHoldReason``.
 * A time limit is ``allowed_job_duration``: ``allowed_execute_duration`` is not kept of a job that
   transfers no files (23.9.6). HTCondor looks at it every ``PERIODIC_EXPR_INTERVAL``, a minute.
 * A memory limit is that of the slot, which may be more than was asked for. It is kept by cgroups,

@@ -32,8 +32,9 @@ grep -qsx "$2" "$1.cancelled" && exit {_SKIP}
 [ -e "$1.waits" ] || exit 0
 while read -r node other dag; do
   [ "$node" = "$2" ] || continue
-  ended=" $other (JOB_SUCCESS|JOB_FAILURE|POST_SCRIPT_TERMINATED) | DAGMAN_FINISHED "
-  grep -qsE "$ended" "$dag.jobstate" || grep -qsx "$other" "$dag.cancelled" || exit {_DEFER}
+  ended=" $other (JOB_SUCCESS|JOB_FAILURE|POST_SCRIPT_TERMINATED) "
+  grep -qsE "$ended" "$dag.jobstate" || grep -qsx "$other" "$dag.cancelled" ||
+    grep -qs '^00[59] ' "$dag.dag.dagman.log" || exit {_DEFER}  # that DAGMan ended or was removed
 done <"$1.waits"
 exit 0
 """

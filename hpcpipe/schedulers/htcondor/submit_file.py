@@ -12,11 +12,16 @@ from hpcpipe.indices import parse_indices
 from hpcpipe.schedulers.base import launch
 
 _MARK = "#HTCONDOR "
-# What exceeded its memory or time is held. A task that could still tell of it is asked about no
-# more, so that nobody would find it there.
+# What exceeded its memory or time is held, and so is what could not be started. A task that could
+# still tell of it is asked about no more, and a continuation waits for it: nobody would find it
+# there. So it is removed; what could not be started only after some time, as a pool may release
+# such jobs by itself, and never what a hand has held (1, 15).
+_GRACE = 600  # seconds
 _REMOVE = (
     "periodic_remove = JobStatus == 5 && (member(HoldReasonCode, {34, 46, 47})"
-    " || HoldReasonCode == 21 && HoldReasonSubCode =?= 102)"
+    " || HoldReasonCode == 21 && HoldReasonSubCode =?= 102"
+    " || !member(HoldReasonCode, {1, 15})"
+    f" && time() - EnteredCurrentStatus > {_GRACE})"
 )
 
 
