@@ -21,6 +21,7 @@ from hpcpipe.status.state import LATE
 from hpcpipe.store.ledger import Ledger, Submission
 from hpcpipe.store.recent import suggested
 from hpcpipe.store.rundir import RunDir
+from hpcpipe.submit.continuation import can_continue
 from hpcpipe.submit.prepare import Draft
 from hpcpipe.views.status import verdict
 
@@ -52,7 +53,7 @@ def behind(draft: Draft) -> Draft:
     jobs = _jobs(RunDir(folder), report)
     if not jobs:
         raise NotFollowed(f"{folder}: {verdict(report)}, and none is queued; first: {again}")
-    if draft.site.nodes.may_submit is False:
+    if not can_continue(draft.site, draft.scheduler):
         watch = suggested(folder, "watch")
         raise UsageError(
             f"compute nodes of site {draft.site.name!r} may not submit jobs, so that nothing can "

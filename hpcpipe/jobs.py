@@ -263,6 +263,7 @@ class Capabilities(NamedTuple):
     hold: bool = True  # jobs can be submitted held and released later
     warns: bool = False  # sends a job a signal ahead of its time limit, if the script asks for it
     mail: bool = False  # sends mail at a job's end, if the script asks for it
+    continues_on_submit_host: bool = False  # where a continuation runs, instead of on a node
     tells_kills: bool = False  # the accounting tells of processes killed for memory in good jobs
     first_index: int = 0
     window: int | None = None  # elements of an After("each") array that are considered at a time

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fakes import CANCELLED, Lab
+from fakes import CANCELLED, FakeScheduler, Lab
 
 from hpcpipe import each
 from hpcpipe.continuing import resume, wake
@@ -212,6 +212,17 @@ def test_a_site_whose_nodes_may_not_submit_gets_none(lab: Lab) -> None:
     lab.site = replace(lab.site, nodes=replace(lab.site.nodes, may_submit=False))
     begin(lab, retries=1)
     assert continuations(lab) == []
+
+
+def test_where_continuations_run_on_the_submit_host_they_need_no_node_that_may_submit(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.site = replace(lab.site, nodes=replace(lab.site.nodes, may_submit=False))
+    able = lab.scheduler.capabilities._replace(continues_on_submit_host=True)
+    monkeypatch.setattr(FakeScheduler, "capabilities", able)
+    begin(lab, retries=1)
+    assert len(continuations(lab)) == 2
+    assert not (lab.rundir.waking).exists()  # a task that fails calls for none
 
 
 def test_a_run_that_has_ended_gets_no_further_continuation(lab: Lab) -> None:

@@ -450,6 +450,8 @@ SETTINGS = [
     (HTCONDOR, ("", ""), "accounting", "ok"),
     (HTCONDOR, ("/tmp/hpcpipe-htcondor/spool/history", "Not defined"), "accounting", "warning"),
     (HTCONDOR, ("history\nNot defined", "history\n1000000"), "accounting", "warning"),
+    (HTCONDOR, ("", ""), "continuations", "ok"),
+    (HTCONDOR, ("TotalLocalJobsRunning < 200", "False"), "continuations", "wrong"),
     (HTCONDOR, ("", ""), "time limit", "ok"),
     (HTCONDOR, ("\n2\n/", "\n10 * 60\n/"), "time limit", "warning"),
     (HTCONDOR, ("", ""), "memory limit", "ok"),

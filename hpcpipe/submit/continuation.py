@@ -55,6 +55,11 @@ class Continuation(NamedTuple):
         return Continuation(new_id(), self.id, self.nth + 1)
 
 
+def can_continue(site: Site, scheduler: Scheduler) -> bool:
+    """Return whether a continuation may submit jobs from where it runs."""
+    return scheduler.capabilities.continues_on_submit_host or site.nodes.may_submit is not False
+
+
 def is_wanted(draft: Draft) -> bool:
     """Return whether a continuation is to look after a submission while nobody is logged in."""
     return bool(draft.prepared) and _looks_after(draft)
@@ -77,7 +82,7 @@ def may_retry(draft: Draft) -> bool:
 
 def _looks_after(draft: Draft) -> bool:
     asked = _follows_all(draft) or bool(growing(draft))
-    return asked and draft.site.nodes.may_submit is not False
+    return asked and can_continue(draft.site, draft.scheduler)
 
 
 def _follows_all(draft: Draft) -> bool:

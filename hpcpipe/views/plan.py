@@ -19,7 +19,7 @@ from hpcpipe.schedulers.base import shown
 from hpcpipe.store.plan import NodeRecord
 from hpcpipe.store.recent import run_option
 from hpcpipe.submit.budget import bill_line, over_budget, pace_line
-from hpcpipe.submit.continuation import growing, is_wanted, may_retry
+from hpcpipe.submit.continuation import can_continue, growing, is_wanted, may_retry
 from hpcpipe.submit.mail import address, is_mail
 from hpcpipe.submit.prepare import Draft, Prepared, running_stale, some
 from hpcpipe.submit.run_times import run_times
@@ -174,7 +174,7 @@ def _promises(draft: Draft) -> Iterator[str]:
 def _grows(draft: Draft) -> Iterator[str]:
     """Yield what is submitted once a task has returned the list that it is mapped over."""
     for name, others in growing(draft).items():
-        if draft.site.nodes.may_submit is not False:
+        if can_continue(draft.site, draft.scheduler):
             yield f"Once {name} has ended, two small jobs in the queue see to {some(others)}."
         else:
             yield (

@@ -54,6 +54,7 @@ SETTINGS = {
     **{"FILESYSTEM_DOMAIN": "standin", "UID_DOMAIN": "standin", "DAGMAN_USE_STRICT": "0"},
     **{"HISTORY": "/var/lib/condor/spool/history", "PERIODIC_EXPR_INTERVAL": "60"},
     **{"MAX_JOBS_PER_OWNER": "100000", "MAX_JOBS_SUBMITTED": "2147483647"},
+    **{"START_LOCAL_UNIVERSE": "TotalLocalJobsRunning < 200"},
     **{"FULL_HOSTNAME": "standin", "BASE_CGROUP": "htcondor", "CGROUP_MEMORY_LIMIT_POLICY": "hard"},
 }
 Ad = dict[str, Any]
@@ -307,7 +308,7 @@ def describe(file: Path, macros: Mapping[str, str], cwd: Path) -> Job:
     limit = said.get("allowed_job_duration")
     job = Job(
         0, file.stem, b"", folder, {}, None,
-        cpus=int(said.get("request_cpus", "1")),
+        cpus=0 if said.get("universe") == "local" else int(said.get("request_cpus", "1")),
         memory=int(said["request_memory"]) if "request_memory" in said else None,
         limit=float(limit) if limit else None,
         held=said.get("hold", "false").lower() == "true",

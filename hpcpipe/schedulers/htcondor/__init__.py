@@ -18,6 +18,10 @@ Oddities worth knowing:
 * DAGMan starts what comes after a failure, too, since jobs that any end will do for are among it.
 * What waits for a job of an earlier submission has DAGMan run a script every ten seconds, which
   looks whether that has ended.
+* What waits in its DAG for a node that is cancelled before it could begin starts no earlier than
+  that could have begun.
+* A continuation is a job of the *local* universe, on the host of schedd: it needs no slot, and no
+  node that may submit. ``requirements`` would be held against schedd, so it has none.
 * *Held* is what becomes of a job that cannot be started, and stays until somebody looks: the next
   ``status`` says why, and removes it. So is what exceeds its time or memory. HTCondor is told to
   remove that by itself (``periodic_remove``), and the other after ten minutes, unless a hand holds
@@ -73,7 +77,7 @@ class HTCondor(CommandScheduler):
 
     name: ClassVar[str] = "htcondor"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        success=False, mail=True, no_path=r'[\n"\\]'
+        success=False, mail=True, continues_on_submit_host=True, no_path=r'[\n"\\]'
     )
     # "(null)" is how 23.9 calls a schedd of which the collector is to tell, and does not answer.
     unreachable_words: ClassVar[str] = (

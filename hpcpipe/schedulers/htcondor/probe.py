@@ -32,6 +32,7 @@ _SETTINGS = ("condor_config_val", "-schedd")
 _OF_SCHEDD = (
     *("FILESYSTEM_DOMAIN", "UID_DOMAIN", "DAGMAN_USE_STRICT", "PERIODIC_EXPR_INTERVAL"),
     *("HISTORY", "MAX_HISTORY_LOG", "MAX_HISTORY_ROTATIONS", *_JOBS),
+    "START_LOCAL_UNIVERSE",
 )
 _OF_HOST = ("BASE_CGROUP", "CGROUP_MEMORY_LIMIT_POLICY", "MOUNT_UNDER_SCRATCH", "WANT_HOLD")
 _UNLIMITED = 2**31 - 1
@@ -79,6 +80,7 @@ class Probe:
         yield _below_tmp(facts)
         yield _accounting(facts)
         yield _read_by(facts["bindings"])
+        yield _continuations(facts["START_LOCAL_UNIVERSE"])
         yield _time_limit(_number(facts["PERIODIC_EXPR_INTERVAL"], 60))
         if keeper := _keeper(facts):
             yield Finding("memory limit", "ok", f"{facts['host']} keeps it by {keeper}")
@@ -197,6 +199,15 @@ def _read_by(bindings: str) -> Finding:
         return Finding(about, "ok", f"{bindings} reads how jobs ended in the log of their DAG")
     said = "not installed: how jobs ended is asked of the history"
     return Finding(about, "warning", said, "pip install 'hpcpipe[htcondor]'")
+
+
+def _continuations(start: str) -> Finding:
+    """Check whether schedd starts jobs of the local universe, as continuations are."""
+    if start.strip().lower() == "false":
+        said = "no continuation ever begins: schedd's host starts none (START_LOCAL_UNIVERSE)"
+        do = "have jobs of the local universe allowed, or use no retries"
+        return Finding("continuations", "wrong", said, do)
+    return Finding("continuations", "ok", f"on schedd's host, if {start or 'true'}")
 
 
 def _time_limit(seconds: int) -> Finding:
