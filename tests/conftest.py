@@ -22,7 +22,8 @@ EVERYWHERE = ("test_law", "test_gate", "test_which")
 TYPED = (*EVERYWHERE, "test_failures", "test_names", "test_promises")
 # What takes long and asks little of a scheduler is tried on few, also of the real ones.
 FEW = {
-    **dict.fromkeys(("test_continuation", "test_checkpoint"), ("local", "slurm", "sge")),
+    "test_continuation": ("local", "slurm", "sge", "htcondor"),
+    "test_checkpoint": ("local", "slurm", "sge"),
     **dict.fromkeys(("test_after_run", "test_logs", "test_notify"), ("local", "slurm")),
     **dict.fromkeys(("test_partial", "test_width"), ("local", "slurm")),
 }

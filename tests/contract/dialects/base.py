@@ -119,6 +119,8 @@ class Dialect:
     variables: Callable[[Path], dict[str, str]] = nothing  # what its users need; a folder
     end: Callable[[Path], object] = nothing  # end all that runs from that folder
     after_ended: bool = True  # whether a job may be submitted to come after one that has ended
+    # Whether what waits for a job that is cancelled begins, also if that itself was to wait.
+    lets_go: bool = True
     many: int = 1000  # elements of a large array
     slow: float = 1  # how much longer than elsewhere a run may take
     missing: Callable[[], str] = always  # why it cannot be tried, or nothing

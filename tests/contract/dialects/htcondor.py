@@ -93,6 +93,7 @@ REAL = Dialect(
     element=f"""echo $({DAG})/$({NODE})""",
     begin=f'node=$({NODE})\nexec >>"{{log}}" 2>&1\n',
     refused=("initialdir = /nonexistent/dir", "ERROR: No such directory: /nonexistent/dir"),
+    lets_go=False,  # DAGMan looks at a node that was cancelled when it could have begun
     short_time="30s",  # what is to use too much memory must have started by then
     on=_version,
     census=_census,
