@@ -16,7 +16,7 @@ FOLDER = os.getcwd()
 def note(name: str, word: str) -> None:
     """Add a line: the task, the word, when, and the element that it is."""
     array, index = map(os.environ.get, ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"))
-    job = f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID") or os.environ["JOB_ID"]
+    job = f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID", "-")
     fd = os.open(f"{FOLDER}/ran", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.write(fd, f"{name} {word} {time.time():.2f} {job}\n".encode())
     os.close(fd)
