@@ -215,8 +215,9 @@ class Lab:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start a task's script in the run folder, its output in pipes; what fails ends it."""
         element = self.find(task) if isinstance(task, str) else task
-        # As if one had been called for: a script would have a real scheduler continue the run.
-        self.rundir.waking.touch()
+        if Ledger(self.rundir.ledger).read().continuations():
+            # As if one had been called for: the script would have a real scheduler continue it.
+            self.rundir.waking.touch()
         index = {} if element.index is None else {"HPCPIPE_INDEX": str(element.index)}
         not_ours = ("HPCPIPE_INDEX", "PYTHONUNBUFFERED")
         kept = {name: value for name, value in os.environ.items() if name not in not_ours}

@@ -430,4 +430,4 @@ def test_what_was_edited_within_a_second_is_read_anew(
         module = load_file(flow)
         assert (module.width, module.height) == (width, width)
         for name in ("own", "own.part"):
-            monkeypatch.delitem(sys.modules, name)
+            del sys.modules[name]
