@@ -16,8 +16,8 @@ from hpcpipe.errors import UsageError
 from hpcpipe.jobs import State
 from hpcpipe.status.instances import Instances
 from hpcpipe.status.places import find_continuations
+from hpcpipe.status.poll import LATE
 from hpcpipe.status.report import Report, make_report
-from hpcpipe.status.state import LATE
 from hpcpipe.store.ledger import Ledger, Submission
 from hpcpipe.store.recent import suggested
 from hpcpipe.store.rundir import RunDir

@@ -360,7 +360,7 @@ def _explaining_damage(run: Run) -> Iterator[None]:
 
 def make_draft(rundir: RunDir, site: Site, make: Callable[..., Draft], options: Options) -> Draft:
     """Make a draft under the run's lock, after settling what a killed client left in doubt."""
-    from hpcpipe.status.state import LATE
+    from hpcpipe.status.poll import LATE
     from hpcpipe.submit.budget import check_budget
     from hpcpipe.submit.files import end_claims
     from hpcpipe.submit.prepare import check_reached, check_stale

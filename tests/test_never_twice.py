@@ -100,6 +100,19 @@ def test_what_only_the_accounting_knows_to_run_is_unknown_and_is_not_run_again(o
     assert jobs(one) == 1
 
 
+def test_an_end_that_the_accounting_is_late_to_tell_is_waited_for(one: Lab, clock: Clock) -> None:
+    one.scheduler.hidden = {"1"}
+    ends = clock.now + 4
+
+    def tell(now: float) -> None:
+        if now >= ends:
+            one.scheduler.says["1"] = CANCELLED
+
+    clock.meanwhile = tell
+    one.submit()
+    assert jobs(one) == 2
+
+
 @pytest.mark.parametrize("names", [(), ("work",)])
 def test_what_only_the_accounting_knows_to_run_is_cancelled(
     one: Lab, names: tuple[str, ...]

@@ -22,6 +22,9 @@ LOOK = 0.5  # seconds between looks at a run's folder; the scheduler is asked fa
 _TURN = 300.0  # seconds after which a client that still asks was killed; commands end before
 _WAIT = 20.0  # seconds that another client's answer is waited for, where there is none yet
 _SINGLY = 200  # elements the accounting is asked for by name; more are asked for by their job
+# Seconds that the accounting may take to tell of an end, though files settle sooner: a busy
+# slurmdbd was seen to be 4 behind.
+LATE = 30.0
 _SKEW = 60.0  # seconds that the clocks of two hosts may differ by
 
 Asked = Mapping[ElementId, Place]  # elements to ask about, each with the place of a task in it
@@ -153,7 +156,7 @@ def _ask_all(
     """Ask each instance about its own elements."""
     live: dict[ElementId, JobStatus] = {}
     ended = dict(answer.ended)
-    gone, trouble = set(answer.gone), {}
+    gone, trouble, hidden = set(answer.gone), {}, set[ElementId]()
     for instance in {one.instance for one in (*queued, *doubts)}:
         mine = {one for one in of if one.instance == instance}
         try:
@@ -174,8 +177,12 @@ def _ask_all(
             continue
         ends = {one: end for one, end in accounted.items() if isinstance(end, JobEnd)}
         ended = ends | ended
+        words = {one: word for one, word in accounted.items() if isinstance(word, JobStatus)}
+        hidden |= words.keys()
         live |= {
-            one: _hidden(word) for one, word in accounted.items() if isinstance(word, JobStatus)
+            one: _hidden(word)
+            for one, word in words.items()
+            if now - answer.missing.get(one, now) >= LATE  # else it may just have ended
         }
         gone |= left
     gone -= live.keys()
@@ -183,7 +190,8 @@ def _ask_all(
     # Ended well, by the accounting: then it is the outcome that is missing.
     absent = {one for one in gone & of.keys() if one not in ended or ended[one].reason is None}
     first = {one: at for one, at in answer.missing.items() if at <= now + _SKEW}
-    missing = {one: first.get(one, now) for one in absent | (first.keys() & ended.keys())}
+    known = first.keys() & (ended.keys() | hidden)
+    missing = {one: first.get(one, now) for one in absent | known}
     return Answer(now, live, ended, missing, frozenset(gone), trouble)
 
 

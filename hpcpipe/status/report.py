@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from hpcpipe.jobs import Reason, State
 from hpcpipe.status.instances import Instances
 from hpcpipe.status.places import NOWHERE, Place, find_continuations, find_places
-from hpcpipe.status.poll import SILENCE, Answer, ask
+from hpcpipe.status.poll import LATE, SILENCE, Answer, ask
 from hpcpipe.status.relied import look_at
-from hpcpipe.status.state import LATE, Evidence, Task, judge_all, open_questions, pending_tasks
+from hpcpipe.status.state import Evidence, Task, judge_all, open_questions, pending_tasks
 from hpcpipe.store.ledger import NOT_FOLLOWED, History, Ledger
 from hpcpipe.store.record import RunRecord, latest_record
 from hpcpipe.store.rundir import RunDir

@@ -16,7 +16,7 @@ from hpcpipe.jobs import JobEnd, JobStatus, Reason, State
 from hpcpipe.status.diagnose import DAMAGED, from_end, from_outcome, setup_words
 from hpcpipe.status.instances import ElementId
 from hpcpipe.status.places import Place, Places
-from hpcpipe.status.poll import Answer, Questions
+from hpcpipe.status.poll import LATE, Answer, Questions
 from hpcpipe.store.outcomes import Listing, Store
 from hpcpipe.store.plan import NodeRecord
 from hpcpipe.store.rundir import RunDir
@@ -25,9 +25,6 @@ from hpcpipe.worker.outcome import NOT_STARTED
 BLOCKED_BY = "waits for "  # then the task's name
 WITHOUT = "without "  # then the names of those that it went on without
 DOUBTFUL = (9, 14, 15)  # signals that tell an end but not its cause: memory, time, a person
-# Seconds that the accounting may take to tell of an end, though files settle sooner: a busy
-# slurmdbd was seen to be 4 behind.
-LATE = 30.0
 
 
 class Task(NamedTuple):
