@@ -37,10 +37,18 @@ _folders: dict[str, None] = {}  # of workflow files: what is imported from there
 _find = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES))
 
 
+def _is_own(entry: str) -> bool:
+    """Return whether modules there are the user's own: not of a Python that is installed there."""
+    own = _is_below(entry, *_folders) and "site-packages" not in entry
+    return own and not _is_below(entry, sys.prefix, sys.base_prefix)
+
+
+def _is_below(entry: str, *folders: str) -> bool:
+    return any(f"{entry}{os.sep}".startswith(f"{folder}{os.sep}") for folder in folders)
+
+
 def _find_below(entry: str) -> PathEntryFinder:
-    if "site-packages" in entry or not any(
-        entry == folder or entry.startswith(f"{folder}{os.sep}") for folder in _folders
-    ):
+    if not _is_own(entry):
         raise ImportError(entry)
     return _find(entry)
 
@@ -49,7 +57,8 @@ def _read_below(folder: str) -> None:
     """Read the user's own modules in a folder themselves, too."""
     if folder not in _folders:
         _folders[folder] = None
-        sys.path_importer_cache.clear()
+        for entry in filter(_is_own, [*sys.path_importer_cache]):
+            del sys.path_importer_cache[entry]
     if _find_below not in sys.path_hooks:
         sys.path_hooks.insert(0, _find_below)
 
