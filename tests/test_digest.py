@@ -568,6 +568,25 @@ def test_a_folder_stands_for_all_that_is_in_it(tmp_path: Path) -> None:
     assert len({*seen, digest(tmp_path)}) == 6
 
 
+def test_links_in_a_folder_stand_for_what_they_lead_to(tmp_path: Path) -> None:
+    folder, image, scans = (tmp_path / name for name in ("study", "image.nii", "scans"))
+    folder.mkdir()
+    (folder / "a.nii").symlink_to(image)
+    (folder / "b").symlink_to(scans)
+    (folder / "c").symlink_to(folder)
+    seen = [digest(folder)]
+    image.write_text("1")
+    seen.append(digest(folder))
+    image.write_text("22")
+    seen.append(digest(folder))
+    scans.mkdir()
+    (scans / "above").symlink_to(tmp_path)
+    seen.append(digest(folder))
+    (scans / "x").write_text("1")
+    assert len({*seen, digest(folder)}) == 5
+    assert digest(folder) == digest(folder)
+
+
 def test_what_runs_leave_in_a_folder_is_no_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "flow.py").touch()
     before = digest(tmp_path)

@@ -68,24 +68,39 @@ class Files:
         return content
 
 
-def _walk(folder: str, above: str = "") -> Iterator[bytes]:
+def _walk(folder: str, above: str = "", seen: set[str] | None = None) -> Iterator[bytes]:
     """Yield the path, size and mtime of every file below a folder, sorted by name.
 
-    Run folders are skipped: otherwise a run whose input is the folder that contains it would never
-    find anything done.
+    Links are followed, as a task that reads the folder may do, but not to a folder that was seen
+    before, such as one above. Run folders are skipped: otherwise a run whose input is the folder
+    that contains it would never find anything done.
     """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError:
+    except OSError:
         yield b"unreadable"
         return
+    seen = {"/"} if seen is None else seen
+    seen.add(os.path.realpath(folder))
     for entry in entries:
-        if not entry.is_dir(follow_symlinks=False):
-            stat = entry.stat(follow_symlinks=False)
-            yield os.fsencode(f"{above}{entry.name}")
-            yield f"{stat.st_size} {stat.st_mtime_ns}".encode()
-        elif not os.path.isdir(f"{entry.path}/.hpcpipe"):
-            yield from _walk(entry.path, f"{above}{entry.name}/")
+        name, linked = f"{above}{entry.name}", entry.is_symlink()
+        if linked or not entry.is_dir():
+            yield os.fsencode(name)
+            yield _facts(entry, follow=False)
+        if not entry.is_dir():
+            if linked:
+                yield _facts(entry, follow=True)
+        elif not (linked and os.path.realpath(entry.path) in seen):
+            if not os.path.isdir(f"{entry.path}/.hpcpipe"):
+                yield from _walk(entry.path, f"{name}/", seen)
+
+
+def _facts(entry: os.DirEntry[str], *, follow: bool) -> bytes:
+    try:
+        stat = entry.stat(follow_symlinks=follow)
+    except OSError:  # a link to nothing, or removed since it was listed
+        return MISSING
+    return f"{stat.st_size} {stat.st_mtime_ns}".encode()
 
 
 class Traced(bytes):
