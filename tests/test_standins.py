@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from contract.dialects import FLUX, HTCONDORS_STANDIN, PBS, Dialect
 from contract.harness import tried, until
-from standins import links
+from standins import links, lsf
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "golden" / "outputs"
@@ -49,6 +49,11 @@ def typed(folder: Path, scheduler: str, line: str) -> subprocess.CompletedProces
         [links(scheduler, folder) / command, *words],
         cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def test_only_the_shortest_time_limit_of_lsf_passes_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STANDIN_MINUTE", "3")
+    assert [lsf._time(limit) for limit in ("1", "5", "1:00")] == [3, 300, 3600]
 
 
 @pytest.mark.parametrize(("scheduler", "name", "status", "line"), REFUSALS.values(), ids=REFUSALS)
