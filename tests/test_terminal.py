@@ -156,3 +156,15 @@ def test_a_pipe_gets_the_same_text_in_any_locale(odd: Mapping[str, str], tmp_pat
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert "é日" in outputs["utf-8", "explain node_fails"]
     assert r"é\u65e5" in outputs["latin-1", "explain node_fails"]
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)], ids=str)
+def test_a_command_works_where_the_shell_has_closed_its_streams(
+    closed: tuple[int, ...], tmp_path: Path
+) -> None:
+    words = ["map", "--site", "local", "--name", "quiet", "--wait", "--", "true", ":::", "1"]
+    shut = " ".join(f"{number}>&-" for number in closed)
+    line = f'exec "$0" -m hpcpipe "$@" {shut}'
+    done = subprocess.run(["sh", "-c", line, sys.executable, *words], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "hpcpipe_runs" / "quiet").is_dir()

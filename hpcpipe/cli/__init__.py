@@ -6,6 +6,7 @@ quick. Exit codes: 0 success; 1 and up as in `hpcpipe.errors`; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -88,8 +89,16 @@ def hpcpipe(ctx: click.Context, debug: bool) -> None:
         here()
 
 
+def _open_standard_streams() -> None:
+    """Open what the shell has closed (``>&-``), or the next file opened would take its number."""
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open until the end
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; print an error that hpcpipe raised as a message, not a traceback."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # else it is a test's
             stream.reconfigure(errors="backslashreplace")
