@@ -111,6 +111,8 @@ def test_other_functions_make_none(function: Any) -> None:
         (Path | None, None, None),
         (Image, "a", Path("a")),
         (PurePath, "a", Path("a")),
+        (os.PathLike, "a", Path("a")),
+        (os.PathLike[str] | None, "a", Path("a")),
         (str, "a", "a"),
         (Any, "a", "a"),
         (str | Path, "a", "a"),

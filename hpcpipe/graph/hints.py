@@ -115,9 +115,10 @@ def may_be_text(hint: Any) -> bool:
 
 
 def _is_path(hint: Any) -> bool:
-    options = _options(hint)
+    options = [typing.get_origin(one) or one for one in _options(hint)]
     return str not in options and any(
-        isinstance(one, type) and issubclass(one, PurePath) for one in options
+        isinstance(one, type) and (issubclass(one, PurePath) or one is os.PathLike)
+        for one in options
     )
 
 
