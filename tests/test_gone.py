@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ def make(i: int) -> Path:
 def never_made(nested: bool) -> Any:
     path = Path("a.txt").absolute()
     return {"all": [path]} if nested else path
+
+
+def split(i: int) -> dict[str, list[Path]]:
+    Path("vol.txt").write_text(f"v{i}")
+    return {"all": glob("*.txt")}  # type: ignore[dict-item]
+
+
+def promised(i: int) -> Path:
+    return "b.txt"  # type: ignore[return-value]
 
 
 def read(file: Path) -> str:
@@ -62,6 +72,17 @@ def test_a_path_that_is_returned_and_not_there_fails_the_task(lab: Lab, nested: 
     error = lab.outcome("never_made")["error"]
     assert error.startswith("it returned /")
     assert error.endswith("a.txt, which does not exist")
+
+
+def test_text_that_is_returned_for_a_path_names_a_file_in_the_tasks_folder(lab: Lab) -> None:
+    made = lab.workflow.add(split, i=each([1, 2], axis="i"))
+    lab.workflow.add(read, file=made["all"][0])
+    lab.workflow.add(promised, i=1)
+    lab.submit()
+    run_all(lab, "split/1", "split/2", "read/1", "read/2")
+    assert [lab.value(f"read/{i}") for i in (1, 2)] == ["v1", "v2"]
+    assert lab.run("promised").status == 1
+    assert "b.txt, which does not exist" in lab.outcome("promised")["error"]
 
 
 @pytest.mark.parametrize("kind", ["python", "command"])

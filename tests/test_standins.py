@@ -51,7 +51,9 @@ def typed(folder: Path, scheduler: str, line: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_only_the_shortest_time_limit_of_lsf_passes_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_shortest_time_limit_of_lsf_passes_quickly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("STANDIN_MINUTE", "3")
     assert [lsf._time(limit) for limit in ("1", "5", "1:00")] == [3, 300, 3600]
 

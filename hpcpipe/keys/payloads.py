@@ -20,8 +20,9 @@ from hpcpipe.errors import WorkflowError
 from hpcpipe.graph.axes import Axis, folder_name, places, size
 from hpcpipe.graph.command import Command
 from hpcpipe.graph.each import Each
-from hpcpipe.graph.hints import as_files, each_path, hint_of
+from hpcpipe.graph.hints import as_files, each_path, hint_of, names_file
 from hpcpipe.graph.node import Node, Output
+from hpcpipe.graph.returned import ReturnsFiles
 from hpcpipe.keys.pickling import Own, pickle_value
 from hpcpipe.keys.references import Folder, Gathered, Part, Upstream
 from hpcpipe.store.plan import NewPayloads, NodeRecord
@@ -49,9 +50,12 @@ class Writer:
             for name, value in node.arguments.items()
             if not isinstance(value, Each) and not _has_outputs(value)
         }
+        call: Any = node.call
+        if not isinstance(call, Command) and names_file(hint_of(call, "return")):
+            call = ReturnsFiles(call)
         with self._own.by_value():
             return [
-                self._pickled(node.name, (node.call, fixed)),
+                self._pickled(node.name, (call, fixed)),
                 *(
                     self._pickled(node.name, self._varying(node, axes, at))
                     for at in range(size(axes))

@@ -38,7 +38,12 @@ children: set[int] = set()  # that run
 leash: list[int] = []  # the ends of a pipe, see `tie`
 waking: list[int] = []  # processes that call for a continuation
 ending = [SIGTERM, SIGALRM]  # Flux sends the latter to all of a job at its time limit
-_OURS = (__file__, os.path.join(os.path.dirname(__file__), "unpickle.py"))
+_HERE = os.path.dirname(__file__)
+_OURS = (
+    __file__,
+    os.path.join(_HERE, "unpickle.py"),
+    os.path.join(os.path.dirname(_HERE), "graph", "returned.py"),
+)
 
 
 def guard(header: dict[str, Any]) -> None:
