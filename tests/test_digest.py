@@ -597,18 +597,32 @@ def test_what_runs_leave_in_a_folder_is_no_part_of_it(tmp_path: Path) -> None:
     assert digest(tmp_path) != before
 
 
-def test_settled_files_are_read_once_and_fresh_ones_again(tmp_path: Path) -> None:
+def test_settled_files_are_read_once_and_fresh_ones_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "image.nii"
     path.write_bytes(b"one")
     known: dict[str, tuple[Any, ...]] = {}
     fresh = Files(known=known).digest(path)
     assert not known
+    monkeypatch.setattr("time.time", lambda: path.stat().st_ctime + 3)
     os.utime(path, (1, 1))
     assert Files(known=known).digest(path) == fresh
     known[str(path)] = (*known[str(path)][:-1], "00" * SIZE)
     assert Files(known=known).digest(path) == bytes(SIZE)
     os.utime(path, (2, 2))
     assert Files(known=known).digest(path) == fresh
+
+
+def test_a_change_that_keeps_size_time_and_inode_shows(tmp_path: Path) -> None:
+    path = tmp_path / "image.nii"
+    known: dict[str, tuple[Any, ...]] = {}
+    seen = set()
+    for text in ("one", "two"):
+        path.write_text(text)
+        os.utime(path, (1, 1))  # as `cp -p` does
+        seen.add(Files(known=known).digest(path))
+    assert len(seen) == 2
 
 
 def test_there_are_two_ways_to_know_a_file() -> None:

@@ -31,7 +31,7 @@ def split(i: int) -> dict[str, list[Path]]:
     return {"all": glob("*.txt")}  # type: ignore[dict-item]
 
 
-def promised(i: int) -> Path:
+def promised() -> Path:
     return "b.txt"  # type: ignore[return-value]
 
 
@@ -77,7 +77,7 @@ def test_a_path_that_is_returned_and_not_there_fails_the_task(lab: Lab, nested: 
 def test_text_that_is_returned_for_a_path_names_a_file_in_the_tasks_folder(lab: Lab) -> None:
     made = lab.workflow.add(split, i=each([1, 2], axis="i"))
     lab.workflow.add(read, file=made["all"][0])
-    lab.workflow.add(promised, i=1)
+    lab.workflow.add(promised)
     lab.submit()
     run_all(lab, "split/1", "split/2", "read/1", "read/2")
     assert [lab.value(f"read/{i}") for i in (1, 2)] == ["v1", "v2"]

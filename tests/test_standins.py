@@ -51,7 +51,7 @@ def typed(folder: Path, scheduler: str, line: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_only_the_shortest_time_limit_of_lsf_passes_quickly(
+def test_only_the_least_time_limit_of_lsf_passes_quickly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("STANDIN_MINUTE", "3")

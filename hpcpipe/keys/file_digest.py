@@ -23,8 +23,8 @@ class Files:
     ``how`` is ``"content"`` (safe: touching a file without changing it reruns nothing, a change
     within one tick of the clock is noticed) or ``"stat"``, by size and mtime (quick: no file is
     read). A folder is always digested by the size and mtime of its files, since a data set may be
-    of any size. Content digests are cached by (path, size, mtime, inode) for the life of this
-    object and, through ``known``, between runs.
+    of any size. Content digests are cached by (path, size, mtime, inode, ctime) for the life of
+    this object and, through ``known``, between runs.
     """
 
     def __init__(self, how: str = "content", known: dict[str, tuple[Any, ...]] | None = None):
@@ -54,17 +54,18 @@ class Files:
         facts = self.seen[name] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
         if self.how == "stat":
             return combine(b"stat", os.fsencode(name), repr(facts[:2]).encode())
+        exact = (*facts, stat.st_ctime_ns)  # which nobody can set, unlike the mtime
         remembered = self.known.get(name)
-        if remembered and tuple(remembered[:3]) == facts:
-            return bytes.fromhex(remembered[3])
+        if remembered and tuple(remembered[:-1]) == exact:
+            return bytes.fromhex(remembered[-1])
         try:
             content = digest_content(name)
         except OSError as error:
             raise WorkflowError(f"input {name}: {error.strerror}") from error
         # A second change within a tick of the clock (2 s on some file systems) leaves no trace, so
         # cache only the digests of files that have settled.
-        if time.time() - stat.st_mtime > 2:
-            self.known[name] = (*facts, content.hex())
+        if time.time() - max(stat.st_mtime, stat.st_ctime) > 2:
+            self.known[name] = (*exact, content.hex())
         return content
 
 
@@ -90,9 +91,10 @@ def _walk(folder: str, above: str = "", seen: set[str] | None = None) -> Iterato
         if not entry.is_dir():
             if linked:
                 yield _facts(entry, follow=True)
-        elif not (linked and os.path.realpath(entry.path) in seen):
-            if not os.path.isdir(f"{entry.path}/.hpcpipe"):
-                yield from _walk(entry.path, f"{name}/", seen)
+        elif linked and os.path.realpath(entry.path) in seen:
+            continue
+        elif not os.path.isdir(f"{entry.path}/.hpcpipe"):
+            yield from _walk(entry.path, f"{name}/", seen)
 
 
 def _facts(entry: os.DirEntry[str], *, follow: bool) -> bytes:
