@@ -25,11 +25,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcpipe import Workflow
 from hpcpipe.errors import WorkflowError
 from hpcpipe.frontends.file import load_file
 from hpcpipe.keys.digest import Digests
 from hpcpipe.keys.file_digest import SIZE, Files
 from hpcpipe.keys.pickling import Own
+from hpcpipe.keys.plan import freeze
 
 HERE = Path(__file__).parent
 
@@ -595,6 +597,42 @@ def test_what_runs_leave_in_a_folder_is_no_part_of_it(tmp_path: Path) -> None:
     assert digest(tmp_path) == before
     (tmp_path / "runs" / "notes").touch()
     assert digest(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("where", "first", "beside", "counts"),
+    [
+        ("home/bin", "#!/bin/sh\n", "", True),
+        ("study/bin", "#!/bin/sh\n", "", True),
+        ("apps/bin", "#!/bin/sh\n", "", False),
+        ("home/bin", "\x7fELF", "", False),
+        ("home/venv/bin", "#!/bin/sh\n", "pyvenv.cfg", False),
+        ("home/conda/bin", "#!/bin/sh\n", "conda-meta", False),
+    ],
+)
+def test_a_script_of_ones_own_that_path_finds_counts_by_its_content(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    first: str,
+    beside: str,
+    counts: bool,
+) -> None:
+    folder, study = tmp_path / where, tmp_path / "study"
+    folder.mkdir(parents=True)
+    study.mkdir(exist_ok=True)
+    (folder.parent / beside).touch()
+    monkeypatch.chdir(study)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", str(folder))
+    workflow = Workflow("wf")
+    workflow.command("strip x")
+    keys = set()
+    for text in ("1", "2"):
+        (folder / "strip").write_text(first + text)
+        (folder / "strip").chmod(0o700)
+        keys.add(freeze(workflow).nodes["strip"].key(0))
+    assert len(keys) == 1 + counts
 
 
 def test_settled_files_are_read_once_and_fresh_ones_again(

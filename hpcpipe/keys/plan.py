@@ -34,6 +34,7 @@ from hpcpipe.keys.grow import make_growth, refresh_growth
 from hpcpipe.keys.make_keys import make_keys, places_of
 from hpcpipe.keys.payloads import Writer
 from hpcpipe.keys.pickling import Own, check_callable
+from hpcpipe.keys.programs import own_program
 from hpcpipe.resources import Resources
 from hpcpipe.store.plan import Frozen, NodeRecord
 
@@ -269,15 +270,22 @@ def _node_parts(node: Node, asked: Resources, digests: Digests) -> list[tuple[st
         parts.append((f"software {' '.join(versions)}", digests.digest(("software", *versions))))
     if isinstance(node.call, Command):
         parts.append(("command", digests.digest(node.call.identity)))
-        # An edited script is another command; a program found by PATH counts by its name.
         parts += [
-            (f"file {word}", digests.digest(Path(word)))
-            for word in (*node.call.words[:1] * ("/" in node.call.words[0]), *node.call.words[1:])
-            if os.path.isfile(word)
+            (f"file {word}", digests.digest(path)) for word, path in _files_of_words(node.call)
         ]
     else:
         parts.append(("", digests.digest(node.call)))
     return parts
+
+
+def _files_of_words(command: Command) -> Iterator[tuple[str, Path]]:
+    """Yield the words of a command that name a file: an edited script is another command."""
+    program, *words = command.words
+    if "/" in program:
+        words.insert(0, program)
+    elif not command.function and (script := own_program(program)):
+        yield program, script
+    yield from ((word, Path(word)) for word in words if os.path.isfile(word))
 
 
 def _code_parts(digests: Digests) -> Iterator[tuple[str, bytes]]:
