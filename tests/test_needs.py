@@ -79,6 +79,12 @@ def test_one_that_ran_out_of_memory_requests_by_what_it_had_and_used(
     assert again(lab).memory == 2 * then
 
 
+def test_tasks_that_run_in_turn_request_by_what_their_element_used(lab: Lab) -> None:
+    begin(lab, memory="60M", pack=3)
+    end(lab, "work/b", KILLED, max_memory=277)
+    assert again(lab).memory == 347
+
+
 @pytest.mark.parametrize(
     ("time", "default", "then"), [("1h", None, 2 * HOUR), (None, 600, 1200), (None, None, 4000)]
 )

@@ -91,11 +91,14 @@ def _had(task: Task, what: str, site: Site) -> int:
 def _used(task: Task, what: str) -> float:
     """Return what was measured of one task: MiB or seconds.
 
-    The accounting knows an element only, which may be of several tasks.
+    The accounting knows an element only, which may be of several tasks. Where these run in turn,
+    its most memory is that of one of them.
     """
-    end = task.end if task.place and task.place.batch.starts is None else None
+    batch = task.place and task.place.batch
     if what == "time":
+        end = task.end if batch and batch.starts is None else None
         return max(task.outcome.get("wall") or 0, (end and end.wall) or 0)
+    end = task.end if batch and batch.lanes == 1 else None
     return max((task.outcome.get("max_memory") or 0) / 1024, (end and end.max_memory) or 0)
 
 
