@@ -20,6 +20,7 @@ from fakes import until
 from hpcpipe.cli import main
 from hpcpipe.errors import LockHeld, ResultError, UsageError
 from hpcpipe.store.outcomes import Store
+from hpcpipe.store.recent import find_run
 from hpcpipe.store.rundir import RunDir, age, elapsed, read_pickle, write_pickle, write_whole
 from hpcpipe.worker.claim import sign as sign_claim
 from hpcpipe.worker.outcome import seal
@@ -162,6 +163,19 @@ def test_a_second_person_is_told_whose_run_it_is() -> None:
             with pytest.raises(UsageError, match="this run belongs to user id 0"):
                 assert rundir.exists
             assert not RunDir(Path(folder, "other")).exists
+        finally:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+def test_a_run_in_a_folder_that_is_closed_to_a_second_person_is_not_said_to_be_absent() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        RunDir(Path(folder, "run")).create()
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UsageError, match="you may not open this folder of user id 0"):
+                find_run(f"{folder}/run")
         finally:
             os.seteuid(0)
 

@@ -27,6 +27,14 @@ def remember(folder: Path) -> None:
         return  # a home that cannot be written to: find_run then looks for the folder itself
 
 
+def _is_closed(folder: str) -> bool:
+    try:
+        os.stat(os.path.join(folder, "."))
+    except PermissionError:
+        return True
+    return False
+
+
 def find_run(named: str | None, here: Path | None = None) -> Path:
     """Find the run that a command is about.
 
@@ -39,6 +47,11 @@ def find_run(named: str | None, here: Path | None = None) -> Path:
         for folder in (Path(named), Path(named).parent):
             if RunDir(folder).exists:
                 return folder
+        if os.path.isdir(named) and _is_closed(named):
+            raise UsageError(
+                f"{named}: you may not open this folder of user id {os.stat(named).st_uid}; "
+                "if it is a run, only they can look at it or go on with it"
+            )
         raise UsageError(
             f"{named}: nothing was submitted there; name the folder base_dir/workflow, "
             "as listed by: hpcpipe runs"
