@@ -64,6 +64,11 @@ def heed(go: str) -> str:
     return wait_for(go)
 
 
+def leave(go: str) -> str:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    return wait_for(go)
+
+
 @task(folder=True)
 def make_files() -> dict[str, Any]:
     Path("out.txt").write_text("made")
@@ -356,19 +361,30 @@ def test_a_task_told_to_end_is_recorded_as_terminated(
     assert outcome["error"].startswith("terminated")
 
 
-def test_a_task_that_ends_well_when_told_to_end_is_good(lab: Lab, tmp_path: Path) -> None:
+def test_a_function_that_returns_though_told_to_end_is_good(lab: Lab, tmp_path: Path) -> None:
     lab.workflow.add(heed, go=str(tmp_path / "go"))
-    lab.workflow.command(
-        ["sh", "-c", "trap 'exit 0' TERM; echo; while :; do sleep 0.01; done"], name="command"
-    )
     lab.submit()
-    for name in ("heed", "command"):
+    with lab.start("heed") as process:
+        first_line(process)
+        process.terminate()
+        assert finished(process).status == 0
+    assert lab.outcome("heed")["ok"]
+    assert lab.value("heed") == "went"
+
+
+def test_what_ends_with_0_when_told_to_end_may_not_have_finished(lab: Lab, tmp_path: Path) -> None:
+    tidies = "trap 'exit 0' TERM; echo; while :; do sleep 0.01; done"
+    lab.workflow.command(["sh", "-c", tidies], name="command")
+    lab.workflow.add(leave, go=str(tmp_path / "go"))
+    lab.submit()
+    for name in ("command", "leave"):
         with lab.start(name) as process:
             first_line(process)
             process.terminate()
-            assert finished(process).status == 0
-        assert lab.outcome(name)["ok"]
-    assert lab.value("heed") == "went"
+            assert finished(process).status == 1
+        assert not lab.outcome(name)["ok"]
+        assert lab.outcome(name)["error"].startswith("told to end, it ")
+    assert lab.outcome("command")["terminated"]
 
 
 def test_without_its_upstreams_outcome_an_element_does_not_run(

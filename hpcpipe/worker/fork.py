@@ -19,6 +19,7 @@ from _signal import (  # type: ignore[import-not-found]
     SIGQUIT,
     SIGTERM,
     default_int_handler,
+    getsignal,
     pthread_sigmask,
     signal,
 )
@@ -314,13 +315,25 @@ class NotMade(Exception):
 
 
 def call(function: Any, arguments: dict[str, Any]) -> Any:
-    """Call a task's function; to leave with 0 is to return nothing."""
+    """Call a task's function; to leave with 0 is to return nothing, unless told to end."""
     try:
         return function(**arguments)
     except SystemExit as leaving:
         if leaving.code:
             raise
+        if left_by_handler(leaving):
+            raise SystemExit("told to end, it left with 0, finished or not") from None
         return None
+
+
+def left_by_handler(error: BaseException) -> bool:
+    """Return whether the function's own handler of a signal that ends tasks raised an error."""
+    handlers = [getsignal(number) for number in ending]
+    codes = {getattr(getattr(one, "__func__", one), "__code__", None) for one in handlers}
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code not in codes:
+        frames = frames.tb_next
+    return frames is not None
 
 
 def check_made(value: Any) -> dict[str, Any]:

@@ -299,6 +299,9 @@ run() {  # the words of the command
   if [ "$kills" -gt "$before" ]; then  # the command may have gone on without it
     error="the kernel killed $((kills - before)) of its processes for memory" cause=memory
     put err 0 "I$status$newline" "N" "$error" 'N.'
+  elif [ "$status" -eq 0 ] && [ -n "$terminated" ]; then  # a script goes on after its trap
+    error="told to end, it ended with 0, finished or not"
+    put err 0 "I0$newline" "N" "$error" 'N.'
   elif [ "$status" -eq 0 ] && inputs && made; then
     put ok 1 "N" "N" '' "$value"
   elif [ "$status" -gt 128 ] && [ "$status" -le 192 ]; then  # 255 is no signal
