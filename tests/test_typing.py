@@ -90,7 +90,7 @@ def test_inputs_from_standard_input_are_kept_for_a_retry(
     monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
     with pytest.raises(SystemExit, match="0"):
         main(["map", "-j", "1", "echo"])
-    monkeypatch.setattr("sys.stdin", None)
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nothing is left to read
     scheduler.says = dict.fromkeys(scheduler.says, CANCELLED)
     with pytest.raises(SystemExit, match="0"):
         main(["retry", "--reload"])
