@@ -168,3 +168,18 @@ def test_a_command_works_where_the_shell_has_closed_its_streams(
     done = subprocess.run(["sh", "-c", line, sys.executable, *words], cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert (tmp_path / "hpcpipe_runs" / "quiet").is_dir()
+
+
+def test_what_is_typed_is_done_though_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "hpcpipe", "map", "--site", "local", "--name", "unread"]
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as gone:
+        did = [*words, "--wait", "--", "true", ":::", "1"]
+        done = subprocess.run(did, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (tmp_path / "hpcpipe_runs" / "unread").is_dir()
+        look = subprocess.run(
+            [*words[:3], "status"], cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, check=False
+        )
+        assert (look.returncode, look.stderr) == (0, b"")

@@ -17,7 +17,7 @@ import click
 
 from hpcpipe import __version__
 from hpcpipe.errors import ConfigError, HpcpipeError, UsageError
-from hpcpipe.views.text import show
+from hpcpipe.views.text import does_something, show
 
 if TYPE_CHECKING:
     from hpcpipe.resources import Resources
@@ -41,6 +41,9 @@ _VERBS = {
     "unlock": ("looking", "Break the lock of a client that no longer runs."),
     "completion": ("completing", "Print the shell's completion script."),
 }
+
+
+_DO_SOMETHING = ("submit", "run", "map", "retry", "cancel", "clean", "unlock")
 
 
 class _Verbs(click.Group):
@@ -83,6 +86,8 @@ def hpcpipe(ctx: click.Context, debug: bool) -> None:
     Without a command, shows the scheduler and site in use here and the state of the last run.
     """
     ctx.obj = debug
+    if ctx.invoked_subcommand in _DO_SOMETHING:
+        does_something.append(ctx.invoked_subcommand)
     if ctx.invoked_subcommand is None:
         from hpcpipe.cli.here import here
 
@@ -111,9 +116,6 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # `hpcpipe logs … | head` is not an error
-        sys.stderr.close()
-        sys.exit(0)
     except HpcpipeError as error:
         if "--debug" in (sys.argv if argv is None else argv):
             raise

@@ -58,10 +58,22 @@ def shown(text: str, encoding: str | None = None) -> str:
     return text
 
 
+does_something: list[str] = []  # the command, if it is more than a look
+
+
 def show(text: str = "", *, err: bool = False, end: str = "\n") -> None:
-    """Print text to standard output, or error, at once."""
+    """Print text to standard output, or error, at once.
+
+    Where nobody reads it any more, as in ``hpcpipe logs … | head``, a command that only shows
+    something ends; one that does something goes on.
+    """
     stream = sys.stderr if err else sys.stdout
-    print(shown(text, stream.encoding), file=stream, end=end, flush=True)
+    try:
+        print(shown(text, stream.encoding), file=stream, end=end, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not does_something:
+            sys.exit(0)
 
 
 def first_line(text: str) -> str:
