@@ -35,8 +35,9 @@ watch() {
   kill -STOP "$@"  # or they would start others meanwhile
   set -- $(processes "$top")
   shift
-  kill -KILL "$@"  # the first is who would write down that another was killed
+  # Said first, for bash has a long word of its own on what was killed.
   echo "hpcpipe: used $((used / 1024)) MB of memory, 4096 MB were asked for: killed" >&2
+  kill -KILL "$@"  # the first is who would write down that another was killed
   exit 89
 }
 
