@@ -95,7 +95,7 @@ def test_the_worker_imports_nothing_of_the_package_but_what_an_outcome_is() -> N
         known = {"worker.cgroup", "worker.claim", "worker.fork", "worker.outcome"}
         few = {"worker.partial", "worker.fallen"}  # which few tasks need
         assert IMPORTS[name] - few <= known, name
-    few = {"worker.inputs", "worker.checkpoint", "worker.width"}
+    few = {"worker.inputs", "worker.checkpoint", "worker.own_modules", "worker.width"}
     assert IMPORTS["worker.fork"] <= known - {"worker.fork"} | few
 
 

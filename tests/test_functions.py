@@ -423,11 +423,11 @@ def test_what_was_edited_within_a_second_is_read_anew(
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     for width in (4, 5):  # as long as before
-        flow = user.write("flow.py", f"from own.part import height\nwidth = {width}\n")
-        part = user.write("own/part.py", f"height = {width}\n")
+        flow = user.write("flow.py", f"from quick_edits.part import height\nwidth = {width}\n")
+        part = user.write("quick_edits/part.py", f"height = {width}\n")
         for path in (flow, part):
             os.utime(path, (1e9, 1e9))
         module = load_file(flow)
         assert (module.width, module.height) == (width, width)
-        for name in ("own", "own.part"):
+        for name in ("quick_edits", "quick_edits.part"):
             del sys.modules[name]

@@ -519,3 +519,28 @@ def test_a_task_does_not_run_where_the_one_before_it_in_its_pack_failed(lab: Lab
     first = next(iter(lab.rundir.home.glob("packs/*.0.pack"))).name.partition(".")[0]
     key = read_record(lab.rundir, 1).nodes["first"].key(0)
     assert isinstance(lab.store.get_error("first", key, first), ZeroDivisionError)
+
+
+def test_a_module_that_was_edited_within_a_second_is_imported_anew_on_the_node(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    folder = tmp_path / "own_folder"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    lab.workflow.add(imports_late, name="late")
+    lab.submit()
+    for width in (4, 5):  # as long as before
+        part = folder / "late_part.py"
+        part.write_text(f"width = {width}\n")
+        os.utime(part, (1e9, 1e9))
+        assert lab.run("late").status == 0
+        assert lab.value("late") == width
+        lab.find("late").good.unlink()
+
+
+def imports_late() -> int:
+    import late_part  # type: ignore[import-not-found]
+
+    width: int = late_part.width
+    return width

@@ -185,6 +185,10 @@ def load_call(header: dict[str, Any], number: int) -> Any:
     if type(calls[number]) is bytes:
         known = set(sys.path)
         sys.path += [folder for folder in header["path"] if folder not in known]
+        if header["path"] and (own := header["path"][0]) not in known:  # that of the user's file
+            from hpcpipe.worker.own_modules import read_below
+
+            read_below(own)
         calls[number] = loads(calls[number])
     return calls[number]
 
