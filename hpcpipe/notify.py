@@ -30,7 +30,7 @@ _ALIVE = (State.QUEUED, State.HELD, State.RUNNING)
 
 
 def notify(rundir: RunDir, mine: str = "") -> None:
-    """Tell how a run has ended, unless that was done, or jobs of it are queued.
+    """Announce the end of a run, unless that was done or jobs of it are still queued.
 
     ``mine`` is the continuation that does this, and has nothing else left to do. Raises
     SchedulerUnavailable where the scheduler is to send mail and gives no answer.

@@ -173,7 +173,7 @@ def test_where_no_job_may_submit_one_the_plan_says_that_nobody_is_told(tmp_path:
     wf.add(work, x=1, bad="")
     site = Site(nodes=Nodes(may_submit=False))
     lines = [*plan_lines(draft(wf, site, Options(notify="true")), "")]
-    assert any("nobody is told when it has ended" in line for line in lines)
+    assert any("no notice is sent at its end" in line for line in lines)
 
 
 def test_mail_that_the_scheduler_refuses_is_told_in_the_log_and_not_tried_again(

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from _pickle import dumps, load  # without its Python face, which costs every status a millisecond
-from _thread import get_native_id  # likewise
+from _thread import get_native_id  # without threading, for the same reason
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

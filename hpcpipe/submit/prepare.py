@@ -99,7 +99,7 @@ class Draft:
 
     @property
     def notify(self) -> str:
-        """How a person is told that the run has ended; empty if nobody is."""
+        """How the end of the run is announced; empty if it is not."""
         return _find_notify(self.standing.record, self.site, self.options)
 
     @property

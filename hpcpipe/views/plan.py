@@ -185,11 +185,11 @@ def _grows(draft: Draft) -> Iterator[str]:
 
 
 def _told(draft: Draft) -> Iterator[str]:
-    """Yield how a person is told that the run has ended, or that nobody is."""
+    """Yield how the end of the run will be announced, or that it cannot be."""
     if not (draft.notify and draft.prepared):
         return
     if not is_wanted(draft):
-        yield "Compute nodes here may not submit jobs: nobody is told when it has ended (--notify)."
+        yield "Compute nodes here may not submit jobs: no notice is sent at its end (--notify)."
     elif is_mail(draft.notify):
         yield f"When it has ended, the scheduler mails {address(draft.notify) or 'you'}."
     else:

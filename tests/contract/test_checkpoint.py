@@ -71,8 +71,8 @@ def requeuing(cluster: Cluster, asked: str) -> Cluster:
 def let_go(job: str) -> None:
     """Let a job that was requeued run again now, not in two minutes.
 
-    Slurm waits so long because slurmd refuses what it is told to start in the second of the kill:
-    "already killed, do not launch batch job". The job has then failed.
+    Slurm waits that long because slurmd refuses to start a job in the second in which it was
+    killed: "already killed, do not launch batch job". Slurm then marks the job as failed.
     """
     until(lambda: Slurm().poll([job])[job].native == "PENDING")
     seen = time.time()

@@ -22,10 +22,10 @@ Oddities worth knowing:
   that could have begun.
 * A continuation is a job of the *local* universe, on the host of schedd: it needs no slot, and no
   node that may submit. ``requirements`` would be held against schedd, so it has none.
-* *Held* is what becomes of a job that cannot be started, and stays until somebody looks: the next
-  ``status`` says why, and removes it. So is what exceeds its time or memory. HTCondor is told to
-  remove that by itself (``periodic_remove``), and the other after ten minutes, unless a hand holds
-  it. The history has why as ``LastHoldReason``.
+* A job that cannot be started, or that exceeds its time or memory, is *held*. The next ``status``
+  says why, and removes it. If nobody looks, HTCondor does (``periodic_remove``): at once if a limit
+  was exceeded, else after ten minutes; never a job that a person holds. The history has the cause
+  as ``LastHoldReason``.
 * A time limit is ``allowed_job_duration``: ``allowed_execute_duration`` is not kept of a job that
   transfers no files (23.9.6). HTCondor looks at it every ``PERIODIC_EXPR_INTERVAL``, a minute.
 * A memory limit is that of the slot, which may be more than was asked for. It is kept by cgroups,
@@ -37,8 +37,8 @@ Oddities worth knowing:
   submitted all the same: its own script looks again before it begins.
 * What schedd refuses, DAGMan submits once more, and then gives up; its words are in ``dagman.out``.
 * ``condor_submit_dag`` looks at no submit description, so that of each batch is tried first.
-* Before 23.6.1, DAGMan keeps its nodes from having mail sent unless it is told not to. The subject
-  has no name of a job, so that the text has it (``email_attributes``).
+* Before 23.6.1, DAGMan suppresses the mail of its nodes by default. The subject of a mail does not
+  contain the job's name, so the text does (``email_attributes``).
 * There are no queues: one in the site file is a set of options, and its name is not passed on.
 * Nothing is transferred: nodes must share the filesystem, under one ``FileSystemDomain``.
 * How a job ended is in the event log of its DAG, which is read where HTCondor's bindings are
