@@ -1,21 +1,23 @@
 """What runs in the queue with nobody logged in: a continuation, and what wakes one.
 
-``python -P -c 'from hpcpipe.continuing import main; main()' ID [STANDS_IN_FOR NTH]`` in a run's
-``.hpcpipe`` folder; without words, as a task that has failed does, it submits a continuation that
-waits for nothing. See `hpcpipe.submit.continuation`.
+``python -P -c 'from hpcpipe.continuing import main; main()' ID STANDS_IN_FOR NTH`` in a run's
+``.hpcpipe`` folder. Without words, as a task that has failed does, it submits a continuation that
+waits for nothing. That may wait behind tasks of its own run, so an element that begins meanwhile
+does its work: ``BATCH POSITION``. See `hpcpipe.submit.continuation`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from time import sleep
 
 from hpcpipe.after_run import NotFollowed
-from hpcpipe.errors import HpcpipeError, SchedulerUnavailable
+from hpcpipe.errors import HpcpipeError, LockHeld, SchedulerUnavailable
 from hpcpipe.notify import notify
 from hpcpipe.run import Run, is_stopped, pick_site, submit_due
 from hpcpipe.status.instances import Instances
@@ -30,6 +32,8 @@ from hpcpipe.submit.continuation import (
 )
 
 _TRIES, _OUTAGE = 8, 60.0  # again, and seconds in between: all in the 15 minutes it requests
+_BRIEFLY = 1.0  # seconds that an element waits for the run's lock
+_AGAIN, _LATER = "again", 3.0  # where the accounting may yet tell how a job ended: after seconds
 _WOKEN = 3600.0  # seconds after which a continuation that was called for is thought to be lost
 
 
@@ -37,10 +41,13 @@ def main() -> None:
     """Continue the run in whose ``.hpcpipe`` folder this starts, or wake a continuation."""
     folder = Path(os.getcwd()).parent
     try:
-        if words := sys.argv[1:]:
-            _resume_patiently(folder, Continuation(words[0], words[1], int(words[2])))
-        else:
-            wake(folder)
+        match sys.argv[1:]:
+            case [id_, other, nth]:
+                _resume_patiently(folder, Continuation(id_, other, int(nth)))
+            case [batch, position]:
+                resume_early(folder, f"{batch}.{position}")
+            case _:
+                wake(folder)
     except HpcpipeError as error:
         sys.exit(f"hpcpipe: {error}")
 
@@ -60,9 +67,10 @@ def resume(folder: Path, mine: Continuation) -> None:
     from hpcpipe.submit.locking import locked
 
     run, through = Run(folder), False
-    hold = partial(locked, run.rundir, continuation=mine.id)
+    hold = partial(locked, run.rundir, holder=mine.id)
     ledger = Ledger(run.rundir.ledger)
-    run.rundir.waking.unlink(missing_ok=True)
+    for file in (run.rundir.waking, run.rundir.due):
+        file.unlink(missing_ok=True)
     with hold():
         known = ledger.read().submissions
         before = known.get(mine.stands_in_for)
@@ -76,6 +84,25 @@ def resume(folder: Path, mine: Continuation) -> None:
         if mine.id in known:
             ledger.continued(mine.id)
         _drop_stand_in(ledger, mine)
+
+
+def resume_early(folder: Path, element: str) -> None:
+    """Retry what is due now, in an element that is about to begin, in place of a continuation.
+
+    What cannot be known yet, since its job has just ended, is left to whatever begins a little
+    later. Nothing is waited for, since this holds a slot.
+    """
+    from hpcpipe.submit.locking import locked
+
+    run = Run(folder)
+    due = run.rundir.due
+    with suppress(FileNotFoundError, LockHeld), locked(run.rundir, _BRIEFLY, element):
+        if due.read_text() == _AGAIN and age(due) < _LATER:
+            return
+        due.unlink()
+        drafted = None if is_stopped(run) else submit_due(run, patience=0)
+        if drafted and any(task.passing for task in drafted.standing.tasks.values()):
+            due.write_text(_AGAIN)
 
 
 def _submit(run: Run, mine: Continuation, ledger: Ledger) -> bool:

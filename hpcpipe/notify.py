@@ -41,7 +41,7 @@ def notify(rundir: RunDir, mine: str = "") -> None:
     if not record.notify or grows or any(report.total[state] for state in _ALIVE):
         return
     if is_mail(record.notify):
-        with locked(rundir, continuation=mine):
+        with locked(rundir, holder=mine):
             _send_mail(rundir, report)
     elif _is_first(rundir, record, mine):
         _run(report)
@@ -100,7 +100,7 @@ def _complain(error: Exception) -> None:
 def _is_first(rundir: RunDir, record: RunRecord, mine: str) -> bool:
     """Note that the end of a run was told; return whether it had not been."""
     mark = b"%d\n" % record.run
-    with locked(rundir, continuation=mine):
+    with locked(rundir, holder=mine):
         if rundir.notified.exists() and rundir.notified.read_bytes() == mark:
             return False
         write_whole(rundir.notified, mark)

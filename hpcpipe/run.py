@@ -291,10 +291,11 @@ def is_stopped(run: Run) -> bool:
     return bool(Ledger(run.rundir.ledger).read().last.get("stopped"))
 
 
-def submit_due(run: Run, mine: str = "") -> Draft:
+def submit_due(run: Run, mine: str = "", patience: float | None = None) -> Draft:
     """Do what `hpcpipe.run.retry` does, for the tasks of which a retry is due.
 
-    Under the run's lock, by the continuation ``mine`` or for a person who watches.
+    Under the run's lock, by the continuation ``mine`` or for a person who watches. ``patience`` is
+    as of `make_draft`.
     """
     from hpcpipe.after_run import behind
     from hpcpipe.submit.submit import submit_draft
@@ -303,7 +304,7 @@ def submit_due(run: Run, mine: str = "") -> Draft:
     site, site_file = pick_site(record.site)
     options = Options(over_budget=True, after_run=record.after or None)
     make = partial(_draft_due, run, record, site, options)
-    drafted = behind(make_draft(run.rundir, site, make, options))
+    drafted = behind(make_draft(run.rundir, site, make, options, patience))
     submit_draft(drafted, record.source, site_file, mine=mine)
     return drafted
 
@@ -358,8 +359,18 @@ def _explaining_damage(run: Run) -> Iterator[None]:
         raise ResultError(f"{error}\nPlan again from the workflow itself: {again}") from error
 
 
-def make_draft(rundir: RunDir, site: Site, make: Callable[..., Draft], options: Options) -> Draft:
-    """Make a draft under the run's lock, after settling what a killed client left in doubt."""
+def make_draft(
+    rundir: RunDir,
+    site: Site,
+    make: Callable[..., Draft],
+    options: Options,
+    patience: float | None = None,
+) -> Draft:
+    """Make a draft under the run's lock, after settling what a killed client left in doubt.
+
+    ``patience`` is for how many seconds outcomes are awaited, by default as long as they may be on
+    their way.
+    """
     from hpcpipe.status.poll import LATE
     from hpcpipe.submit.budget import check_budget
     from hpcpipe.submit.files import end_claims
@@ -367,7 +378,9 @@ def make_draft(rundir: RunDir, site: Site, make: Callable[..., Draft], options: 
     from hpcpipe.submit.recover import recover
 
     recover(rundir, submitting=True)
-    drafted = make(patience=max(LATE, site.limits.settle_seconds) + 5)
+    if patience is None:
+        patience = max(LATE, site.limits.settle_seconds) + 5
+    drafted = make(patience=patience)
     if not options.over_budget:
         check_budget(drafted.routed, site)
     if not options.replace:

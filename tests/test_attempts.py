@@ -208,6 +208,17 @@ def test_the_lock_of_a_continuation_that_was_killed_elsewhere_is_taken_over(lab:
         pass
 
 
+def test_the_lock_of_an_element_that_was_killed_elsewhere_is_taken_over(lab: Lab) -> None:
+    begin(lab, retries=1)
+    batch = lab.scheduler.jobs["1"].batch
+    lab.rundir.lock_file.write_text(f"elsewhere boot pidns 1 1 0 7 {batch}.1\n")
+    with pytest.raises(LockHeld), locked(lab.rundir, 0.1):
+        pass
+    lab.scheduler.cancel(["1_1"])  # others of the array go on
+    with locked(lab.rundir, 0.1):
+        pass
+
+
 def test_a_site_whose_nodes_may_not_submit_gets_none(lab: Lab) -> None:
     lab.site = replace(lab.site, nodes=replace(lab.site.nodes, may_submit=False))
     begin(lab, retries=1)

@@ -15,7 +15,7 @@ from deadly import Deadly, make_deadly, skip_naps
 from fakes import HELD, LIVE, Lab
 
 from hpcpipe import each
-from hpcpipe.continuing import main, resume, wake
+from hpcpipe.continuing import main, resume, resume_early, wake
 from hpcpipe.errors import SchedulerUnavailable
 from hpcpipe.jobs import JobEnd, Reason
 from hpcpipe.run import retry
@@ -228,6 +228,55 @@ def test_wherever_one_is_killed_that_calls_for_a_continuation_the_run_goes_on(
         run(lab, third)()
         lab.scheduler.says[third] = DONE
         check(lab, at)
+
+
+def begin(lab: Lab) -> None:
+    """Do what an element of the run does that begins while a retry may be due."""
+    resume_early(lab.rundir.folder, f"{lab.scheduler.jobs['2'].batch}.0")
+
+
+def test_an_element_that_begins_retries_what_is_due(
+    lab: Lab, deadly: Deadly, restore: Callable[[], None]
+) -> None:
+    restore()
+    lab.rundir.due.touch()
+    steps = deadly(command=lambda: begin(lab))
+    check(lab, "never killed")
+    for at in range(steps):
+        restore()
+        lab.rundir.due.touch()
+        deadly(at, lambda: begin(lab))
+        first = next_one(lab)
+        run(lab, first)()
+        go_on(lab, first)
+        check(lab, at)
+
+
+def test_an_element_leaves_to_the_next_one_what_nobody_can_know_yet(
+    lab: Lab, restore: Callable[[], None]
+) -> None:
+    restore()
+    lab.rundir.due.touch()
+    del lab.scheduler.says["1_1"]  # neither in the queue nor in the accounting
+    begin(lab)
+    assert lab.rundir.due.read_text() == "again"
+    lab.scheduler.says["1_1"] = FAILED
+    begin(lab)
+    assert lab.rundir.due.exists()  # a moment has not passed
+    lab.rundir.due.write_text("")  # another one failed
+    begin(lab)
+    assert not lab.rundir.due.exists()
+    check(lab, "")
+
+
+def test_an_element_waits_for_nobody_who_submits(lab: Lab, restore: Callable[[], None]) -> None:
+    restore()
+    lab.rundir.due.touch()
+    before = {*lab.scheduler.jobs}
+    with lab.rundir.lock():
+        begin(lab)
+    assert {*lab.scheduler.jobs} == before
+    assert lab.rundir.due.exists()
 
 
 @pytest.mark.parametrize("verb", ["poll", "submit", "release", "cancel"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,7 +108,10 @@ def end_queued(lab: Lab) -> int:
     return len(queued)
 
 
-def test_each_window_is_submitted_when_there_is_room_until_all_is_done(lab: Lab) -> None:
+def test_each_window_is_submitted_when_there_is_room_until_all_is_done(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")  # what elements call: it is done here
     most = 16
     file = Path("site.toml")
     file.write_text(f"[limits]\nmax_jobs = {most}\npoll_seconds = 0\nsettle_seconds = 0\n")

@@ -70,8 +70,8 @@ class Task(NamedTuple):
         """Whether it will soon be known how it stands: its job has ended, or is about to."""
         if self.place is None or self.place.id is None or self.reason is Reason.UNREACHABLE:
             return False
-        left = self.state is State.UNKNOWN and self.status is None
-        return left or (self.state is State.FAILED and self.under_way)
+        ends = self.state is State.UNKNOWN and (self.status is None or bool(self.outcome))
+        return ends or (self.state is State.FAILED and self.under_way)
 
 
 Conclusion = tuple[State, Reason | None, str, Mapping[str, Any]]

@@ -44,6 +44,7 @@ class RunDir:
         self.asking = self.home / "asking"  # there while a client asks
         self.cut = self.home / CUT  # logs that have lost their middle, line by line
         self.waking = self.home / "waking"  # there until the continuation begins that a task woke
+        self.due = self.home / "due"  # there while a retry may be due, for whatever begins next
         self.notified = self.home / "notified"  # the run whose end was told
         self.files = self.home / "files.pkl"  # digests of input files
 
@@ -122,13 +123,13 @@ class RunDir:
         return self.home / f"stopped-{token}"
 
     @contextmanager
-    def lock(self, wait: float = 10, continuation: str = "") -> Iterator[None]:
+    def lock(self, wait: float = 10, holder: str = "") -> Iterator[None]:
         """Hold the run's lock; raises LockHeld, naming the holder, after ``wait`` seconds.
 
         It is a claim (see `hpcpipe.worker.claim`), taken over only from a holder that is provably
         dead, or was killed before it could sign. All waits go by this process's own clock.
         """
-        mine, give_up = _sign(continuation), time.monotonic() + wait
+        mine, give_up = _sign(holder), time.monotonic() + wait
         unsigned, first_seen = self._unsigned(), time.monotonic()
         while True:
             try:
@@ -153,18 +154,18 @@ class RunDir:
                 self.lock_file.unlink()
 
     def locked_by(self) -> tuple[str, str]:
-        """Return the continuation that holds the lock, and its job; empty if nobody or a person."""
+        """Return which job of ours holds the lock, as it signed, and its id; else both empty."""
         try:
             signed = claim.read_claim(str(self.lock_file)) or ""
         except OSError:
             return "", ""
         return claim.job_of_claim(signed) if claim.is_signed(signed) else ("", "")
 
-    def note_end(self, continuation: str, job: str) -> None:
-        """Note in the lock that the job of the continuation that holds it has ended."""
+    def note_end(self, holder: str, job: str) -> None:
+        """Note in the lock that the job that holds it has ended."""
         with suppress(OSError), open(self.lock_file, "r+b") as lock:
             lock.seek(0, os.SEEK_END)
-            if self.locked_by() == (continuation, job):
+            if self.locked_by() == (holder, job):
                 lock.write(f"{claim.ENDED}\n".encode())
 
     def _unsigned(self) -> int | None:
@@ -206,10 +207,10 @@ class RunDir:
         return f"{claim.name_holder(signed or '')} (user id {stat.st_uid}) since {since}"
 
 
-def _sign(continuation: str = "") -> str:
+def _sign(holder: str = "") -> str:
     """Sign as this process; in a job, as the job."""
     job = next((os.environ[name] for name in _JOB_IDS if name in os.environ), "")
-    return claim.sign(job, os.environ.get("SLURM_RESTART_COUNT", "0"), continuation)
+    return claim.sign(job, os.environ.get("SLURM_RESTART_COUNT", "0"), holder)
 
 
 def environment_path(digest: str) -> str:

@@ -53,7 +53,8 @@ from hpcpipe.submit.render import Job, make_job, render
 from hpcpipe.submit.retry import Chosen, limit, only_due
 from hpcpipe.submit.run_times import run_times
 from hpcpipe.submit.task_file import TaskWriter
-from hpcpipe.submit.windows import Window, open_window, wake_positions
+from hpcpipe.submit.waking import NOTHING, find_waking
+from hpcpipe.submit.windows import Window, open_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,10 +301,11 @@ def _prepare(
     place: int,
 ) -> Prepared:
     where = route_batch(batch, routes, site)
-    wakes = batch.resources.attempts is not None and site.nodes.may_submit is not False
-    at = wake_positions(batch.elements) if windows > 1 else ()
+    waking, tasks = NOTHING, sum(map(len, frozen.nodes.values()))
+    if site.nodes.may_submit is not False:
+        waking = find_waking(where.resources, batch.elements, windows, tasks)
     checkpoint = find_checkpoint(where.resources, warns=warns)
-    taskfile = writer.write(batch, wakes=wakes, wakes_at=at, checkpoint=checkpoint)
+    taskfile = writer.write(batch, waking, checkpoint)
     job: Job = make_job(
         batch,
         taskfile.batch,
@@ -316,7 +318,7 @@ def _prepare(
         digest=taskfile.digest,
         inherited=inherited,
     )
-    known = replace(job, wakes=wakes, wakes_at=at, excluded=excluded, checkpoint=checkpoint)
+    known = replace(job, waking=waking, excluded=excluded, checkpoint=checkpoint)
     script = render(known, site)
     return Prepared(batch, taskfile.batch, where, script, taskfile.content, inherited)
 

@@ -29,6 +29,7 @@ from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inherited import Inherited
 from hpcpipe.submit.mail import Mail
 from hpcpipe.submit.setup import checked
+from hpcpipe.submit.waking import NOTHING, Waking
 from hpcpipe.worker import outcome
 from hpcpipe.worker.claim import ENDED
 
@@ -63,10 +64,8 @@ class Job:
     words. ``watched``: the script itself keeps the limit of memory. ``place`` is how many batches
     of the submission come before this one. ``inherited`` is the file of the submitter's variables;
     ``digests`` are the files that a job reads, each with its SHA-256. ``continues`` are the words
-    that a continuation gets, and empty for tasks; ``wakes``: a task that fails calls for one,
-    and so do the elements at the positions ``wakes_at`` when they end.
-    ``excluded`` are nodes that it must not run on. ``mail``: it runs no tasks, and the scheduler
-    sends mail when it has ended.
+    that a continuation gets, and empty for tasks. ``excluded`` are nodes that it must not run on.
+    ``mail``: it runs no tasks, and the scheduler sends mail when it has ended.
     """
 
     id: str
@@ -104,8 +103,7 @@ class Job:
     software: str
     setup: tuple[str, ...]
     options: tuple[str, ...]
-    wakes: bool = False
-    wakes_at: tuple[int, ...] = ()
+    waking: Waking = NOTHING
     excluded: tuple[str, ...] = ()
     continues: tuple[str, ...] = ()
     checkpoint: Checkpoint | None = None

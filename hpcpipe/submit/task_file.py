@@ -26,6 +26,7 @@ from hpcpipe.store.plan import ENTRY, KEY, NodeRecord, Payloads
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inputs import Facts, Inputs
+from hpcpipe.submit.waking import NOTHING, Waking
 from hpcpipe.worker import task as worker
 from hpcpipe.worker.inputs import Input
 from hpcpipe.worker.outcome import pack_path, result_path
@@ -70,17 +71,9 @@ class TaskWriter:
         self._listings: dict[str, Listing] = {}
 
     def write(
-        self,
-        batch: Batch,
-        *,
-        wakes: bool = False,
-        wakes_at: Sequence[int] = (),
-        checkpoint: Checkpoint | None = None,
+        self, batch: Batch, waking: Waking = NOTHING, checkpoint: Checkpoint | None = None
     ) -> TaskFile:
-        """Make a batch's task file; its upstream batches must have been made before.
-
-        ``wakes``, ``wakes_at``: see `hpcpipe.submit.render.Job`; sh has them in its script.
-        """
+        """Make a batch's task file; its upstream batches must have been made before."""
         self._beside = (
             set()
             if batch.starts is None
@@ -92,7 +85,7 @@ class TaskWriter:
             for piece in content:
                 digest.update(piece)
         else:
-            header, index, rows = self._python(batch, wakes, wakes_at, checkpoint)
+            header, index, rows = self._python(batch, waking, checkpoint)
             digest = blake2b(header + index + b"".join(rows), digest_size=4)
             length = len(header).to_bytes(8, "little")
             content = [worker.MAGIC, length, header, index, *rows]
@@ -108,7 +101,7 @@ class TaskWriter:
     # --- Python -------------------------------------------------------------------------------
 
     def _python(
-        self, batch: Batch, wakes: bool, wakes_at: Sequence[int], checkpoint: Checkpoint | None
+        self, batch: Batch, waking: Waking, checkpoint: Checkpoint | None
     ) -> tuple[bytes, bytes, list[bytes]]:
         """Make the header, the index, and what it points to."""
         parts: dict[str, tuple[int, Payloads]] = {}
@@ -134,8 +127,9 @@ class TaskWriter:
                 "cwd": frozen.cwd,
                 "run": str(self._rundir.home),
                 "settle": self._settle,
-                "wakes": wakes,
-                "wakes_at": tuple(wakes_at),
+                "wakes": waking.on_failure,
+                "wakes_at": waking.at,
+                "early": waking.early,
                 "calls": [next(part.read([0])) for _, part in parts.values()],
                 "payloads": [str(self._rundir.payloads(name)) for name in parts],
                 **({"partial": partial} if partial else {}),

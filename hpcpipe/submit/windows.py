@@ -72,11 +72,6 @@ def open_window(
     return Window(cut(plan, limits, routes, room), limits, count)
 
 
-def wake_positions(elements: int) -> tuple[int, ...]:
-    """Return the elements of a batch at whose end there may be room for more."""
-    return tuple(dict.fromkeys((elements // 3, 2 * elements // 3)))
-
-
 def _routable(limits: Limits, site: Site) -> Limits:
     """Shrink packs whose total time exceeds the limit of every queue."""
     packs = {}

@@ -1,35 +1,54 @@
-"""Finds tasks that were killed on this host with their script, and calls for what retries them.
+"""Retries what was killed on this host with its script, and what else is due, before a task begins.
 
 ``running/HOST/KEY`` names the claim of a task that began there. Where its job is killed as a whole,
 as some schedulers do at a limit of memory, nothing is left of it that could call for a retry; then
 whoever begins next on the host finds the claim of a dead process. A file whose claim has become an
-outcome is removed. Only in batches with ``retries``; ``templates/store.sh.j2`` does the same in
-``sh``: change both.
+outcome is removed. The file ``due`` tells that a retry may be due: a continuation may have to wait
+for a slot, and the task that begins has one. ``templates/store.sh.j2`` does the same in ``sh``:
+change both.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from hpcpipe.worker.claim import is_gone, read_claim
-from hpcpipe.worker.fork import wake, waking
+from hpcpipe.worker.fork import call_for, wake, waking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hpcpipe.worker.task import Element
 
 
-def look_around(element: Element) -> None:
-    """Note that a claimed task is about to begin here; see whether others have died here."""
+def attend(element: Element) -> None:
+    """Submit what is due, before a task begins, whose memory it would take."""
+    fallen = element.header["wakes"] and look_around(element)
+    if fallen:
+        with open("due", "w"):
+            pass
+    if element.header["early"] and os.path.exists("due"):
+        call_for(element.batch, sys.argv[2])
+        finish()
+    if fallen and os.path.exists("due"):
+        wake()
+        finish()
+
+
+def finish() -> None:
+    """Wait for what was called."""
+    while waking:
+        os.waitpid(waking.pop(), 0)
+
+
+def look_around(element: Element) -> bool:
+    """Note that a claimed task is about to begin here; return whether others have died here."""
     folder = f"running/{os.uname().nodename}"
     os.makedirs(folder, 0o700, exist_ok=True)
     fallen = [key for key in os.listdir(folder) if is_fallen(f"{folder}/{key}", element.mine)]
     with open(f"{folder}/{element.key}", "w") as file:
         file.write(element.claim)
-    if fallen:
-        wake()
-        while waking:  # before the task begins, whose memory it would take
-            os.waitpid(waking.pop(), 0)
+    return bool(fallen)
 
 
 def is_fallen(path: str, mine: str) -> bool:

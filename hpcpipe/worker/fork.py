@@ -122,13 +122,19 @@ def settle(element: Element, status: int, used: Any) -> int:
 
 def wake() -> None:
     """Call for what retries a task, rather than leave that to what waits for all of them."""
-    if os.path.exists("waking"):
-        return
+    with open("due", "w"):
+        pass
+    if not os.path.exists("waking"):
+        call_for()
+
+
+def call_for(*words: str) -> None:
+    """Start `hpcpipe.continuing`."""
     log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     files = [(os.POSIX_SPAWN_OPEN, 1, "logs/waking.out", log, 0o600), (os.POSIX_SPAWN_DUP2, 1, 2)]
     code = "from hpcpipe.continuing import main; main()"
-    words = [sys.executable, "-P", "-c", code]
-    waking.append(os.posix_spawn(sys.executable, words, os.environ, file_actions=files))
+    argv = [sys.executable, "-P", "-c", code, *words]
+    waking.append(os.posix_spawn(sys.executable, argv, os.environ, file_actions=files))
 
 
 def record_end(element: Element, code: int, used: Any) -> None:

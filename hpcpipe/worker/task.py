@@ -218,10 +218,10 @@ def claim(element: Element) -> tuple[int, str] | None:
     if packed or has_succeeded(element):
         os.unlink(element.claim)
         return 0, ""
-    if element.header["wakes"]:
-        from hpcpipe.worker.fallen import look_around
+    if element.header["wakes"] or element.header["early"]:
+        from hpcpipe.worker.fallen import attend
 
-        look_around(element)
+        attend(element)
     return None
 
 

@@ -83,6 +83,8 @@ KILLED = """
             first = ran.read().split().count("work/" + kind) == 1
         if kind == "killed" and first:
             os.killpg(0, signal.SIGKILL)
+        if kind == "failed" and first:
+            raise ValueError
         while not os.path.exists(HERE + "/" + kind):
             time.sleep(0.2)
 
@@ -91,7 +93,7 @@ KILLED = """
         pass
 
     wf = Workflow("night", base_dir="runs")
-    kind = each(["killed", "good", "slow"], axis="kind")
+    kind = each(["{dies}", "good", "slow"], axis="kind")
     if {commands}:
         of = wf.command(
             ["sh", HERE + "/tool.sh", "{{kind}}"], name="tool", resources=ASKED, kind=kind
@@ -104,7 +106,10 @@ KILLED = """
 KILLED_TOOL = """
     here=$(dirname "$0")
     echo "work/$1" >>"$here/ran"
-    [ "$1" != killed ] || [ "$(grep -c "work/$1" "$here/ran")" -gt 1 ] || kill -KILL 0
+    case "$1 $(grep -c "work/$1" "$here/ran")" in
+    "killed 1") kill -KILL 0 ;;
+    "failed 1") exit 1 ;;
+    esac
     until [ -e "$here/$1" ]; do sleep 0.2; done
 """
 
@@ -246,14 +251,30 @@ def test_what_is_killed_with_its_script_is_retried_when_another_task_begins(
     either: Cluster, *, commands: bool
 ) -> None:
     cluster = either  # Grid Engine cannot tell a kill from a cancel, which is never undone
+    retries_as_another_begins(cluster, "killed", commands=commands)
+
+
+@pytest.mark.parametrize("commands", [False, True], ids=["functions", "commands"])
+def test_what_fails_is_retried_as_another_task_begins_though_no_continuation_comes(
+    cluster: Cluster, *, commands: bool
+) -> None:
+    waking = cluster.home / "runs/night/.hpcpipe/waking"
+    waking.parent.mkdir(parents=True)
+    waking.touch()  # as if one had been called for, and waited for a slot in vain
+    retries_as_another_begins(cluster, "failed", commands=commands)
+
+
+def retries_as_another_begins(cluster: Cluster, dies: str, *, commands: bool) -> None:
     cluster.write("tool.sh", KILLED_TOOL)
-    cluster.write("flow.py", KILLED.format(commands=commands))
+    cluster.write("flow.py", KILLED.format(commands=commands, dies=dies))
     cluster.hpcpipe("submit", "flow.py")
-    (cluster.home / "killed").touch()
-    until(lambda: {*ran(cluster)} == {"work/killed", "work/good", "work/slow"})
+    (cluster.home / dies).touch()
+    until(lambda: {*ran(cluster)} == {f"work/{dies}", "work/good", "work/slow"})
+    node = "tool" if commands else "work"
+    until(lambda: cluster.status()["nodes"][node].get("waiting") == 1)  # to be retried
     (cluster.home / "good").touch()
-    until(lambda: ran(cluster).count("work/killed") == 2)
+    until(lambda: ran(cluster).count(f"work/{dies}") == 2)
     (cluster.home / "slow").touch()
     report = cluster.finish()
     assert report["failures"] == []
-    assert sorted(ran(cluster)) == ["work/good", "work/killed", "work/killed", "work/slow"]
+    assert sorted(ran(cluster)) == sorted([f"work/{dies}"] * 2 + ["work/good", "work/slow"])
