@@ -35,7 +35,7 @@ import re
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from hpcpipe.errors import SchedulerError, SchedulerUnavailable, SubmitUnclear
 from hpcpipe.jobs import After, Capabilities, JobEnd, JobStatus
@@ -229,6 +229,15 @@ class Scheduler(Protocol):
 
     def count(self) -> int | None:
         """Count the elements of all this user's jobs in the queue; None if unknown."""
+        ...
+
+
+@runtime_checkable
+class TellsStarts(Protocol):
+    """A scheduler that starts jobs again under the same id, and whose accounting has each start."""
+
+    def starts(self, element: str, since: float) -> Sequence[JobEnd]:
+        """Return how all starts of an element but the last ended; ``since`` is as for `account`."""
         ...
 
 

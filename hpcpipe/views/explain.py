@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from os.path import exists  # unlike Path's, where a folder may not be read
 from shlex import quote
 from typing import Any
 
-from hpcpipe.errors import UsageError
-from hpcpipe.jobs import State
+from hpcpipe.errors import SchedulerUnavailable, UsageError
+from hpcpipe.jobs import JobEnd, State
+from hpcpipe.schedulers.base import TellsStarts
+from hpcpipe.status.instances import Instances
 from hpcpipe.status.logs import Log, log_of
+from hpcpipe.status.places import find_places
 from hpcpipe.status.report import make_report
 from hpcpipe.status.state import Task
 from hpcpipe.store.ledger import Ledger
 from hpcpipe.store.outcomes import Store
-from hpcpipe.store.record import latest_record, read_record
+from hpcpipe.store.record import RunRecord, latest_record, read_record
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.views.status import command, counted_states, explain_lines, queue_lines
 
@@ -69,6 +73,23 @@ def explain_node(rundir: RunDir, name: str) -> Iterator[str]:
         yield f"Next: {command(report, 'explain', quote(bad.name))}"
 
 
+def _starts(rundir: RunDir, record: RunRecord, task: Task) -> Sequence[JobEnd]:
+    """Return how earlier starts of a task's job ended, where its scheduler has started it again."""
+    history = Ledger(rundir.ledger).read()
+    instances = Instances(history)
+    wanted = {task.node: {task.key}}
+    place = task.place or find_places(rundir, history, instances, wanted, record).of.get(
+        (task.node, task.key)
+    )
+    if place is None or place.id is None or not (task.status or task.outcome.get("attempt")):
+        return ()
+    with suppress(SchedulerUnavailable):
+        adapter = instances.reach(place.id.instance)
+        if isinstance(adapter, TellsStarts):
+            return adapter.starts(place.id.spelled, place.submission.time)
+    return ()
+
+
 def explain_task(rundir: RunDir, name: str) -> Iterator[str]:
     """Yield all that is known about one task."""
     node, index = latest_record(rundir).one(name)
@@ -80,6 +101,7 @@ def explain_task(rundir: RunDir, name: str) -> Iterator[str]:
         outcome = Store(rundir).get(node.name, key)
         task = Task(node.name, node.label(index), key, State.DONE, outcome=outcome)
         facts["result"] = [command(report, "results", quote(node.task(index)))]
+    facts["starts"] = _starts(rundir, report.record, task)
     try:
         log = find_log(rundir, name)
     except UsageError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from hpcpipe.jobs import State
+from hpcpipe.jobs import JobEnd, State
 from hpcpipe.quantities import format_time
 from hpcpipe.status.attempts import Attempt, bad_nodes, ended_attempts
 from hpcpipe.status.report import Report
@@ -47,17 +47,24 @@ def _reasons(reasons: Iterable[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
 
 
-def attempt_lines(task: Task, report: Report) -> Iterator[str]:
-    """Yield how each earlier attempt of a task ended."""
+def attempt_lines(task: Task, report: Report, starts: Sequence[JobEnd]) -> Iterator[str]:
+    """Yield how each earlier attempt of a task ended; and of the last one, how earlier ``starts``
+    did, after which the scheduler started its job again."""
     ends = ended_attempts(report.record, task.node, task.key)
     for number, end in enumerate(ends, 1):
         words = f": {first_line(end.words)}" if end.words else ""
         wall = f" after {format_time(end.wall)}" if end.wall else ""
         host = f" on {end.host}" if end.host else ""
         yield f"  attempt {number}  {end.reason}{words} (job {end.element}{host}{wall})"
-    walls = [*(end.wall or 0 for end in ends), task.outcome.get("wall") or 0]
-    if ends and sum(walls) >= 1:
-        yield f"  in all     {format_time(sum(walls))} in {len(walls)} attempts"
+    for number, start in enumerate(starts, 1):
+        wall = f", after {format_time(start.wall)}" if start.wall else ""
+        how = f"{start.native} on {start.host}{wall}"
+        yield f"  start {number}    {how}: started again as the same job"
+    walls = [one.wall or 0 for one in ends] + [one.wall or 0 for one in starts]
+    walls.append(task.outcome.get("wall") or 0)
+    if len(walls) > 1 and sum(walls) >= 1:
+        often = f"{len(ends) + 1} attempts" if ends else f"{len(walls)} starts"
+        yield f"  in all     {format_time(sum(walls))} in {often}"
 
 
 def attempts_json(report: Report) -> dict[str, list[dict[str, Any]]]:

@@ -336,7 +336,7 @@ def explain_lines(task: Task, report: Report, facts: Mapping[str, Any]) -> Itera
         host = outcome.get("host") or (task.end.host if task.end else "")
         yield f"  where      {_scheduler(task, report)} {job}" + (f" on {host}" if host else "")
         yield from queue_lines(place.batch)
-    yield from attempt_lines(task, report)
+    yield from attempt_lines(task, report, facts.get("starts", ()))
     used = _used(outcome, task)
     if used:
         yield f"  used       {used}"

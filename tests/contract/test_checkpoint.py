@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from contract.harness import Cluster, until
+from hpcpipe.schedulers.base import run_command
 from hpcpipe.schedulers.slurm import Slurm
 
 WORKFLOW = """
@@ -109,6 +111,8 @@ def requeued(slurm: Cluster, asked: str) -> None:
     assert report["failures"] == []
     assert (ran(slurm, "work"), report["retried"]) == (2, {})
     assert job_of(slurm) == job  # nothing else was submitted for it
+    said = slurm.hpcpipe("explain", "work").stdout
+    assert re.search(r"start 1    REQUEUED on lab\d.*: started again as the same job", said)
 
 
 @pytest.mark.slurm
@@ -140,3 +144,62 @@ def test_a_task_whose_node_fails_is_started_again_by_slurm_alone(slurm: Cluster)
     assert report["failures"] == []
     assert (ran(slurm, "work"), report["retried"], job_of(slurm)) == (2, {}, job)
     assert os.path.exists(slurm.home / "go")
+
+
+PREEMPTED = """
+    extends = "{site}"
+
+    [slurm]
+    requeue = {requeue}
+
+    [[queues]]
+    name = "{queue}"
+    max_time = "1h"
+    max_gpus = 2
+"""
+
+
+def preempted(slurm: Cluster, queue: str, asked: str = "") -> tuple[Cluster, str]:
+    """Submit a task to a queue whose jobs others preempt, and have that happen once it runs."""
+    requeue = "true" if queue == "spare" else "false"
+    text = PREEMPTED.format(site=slurm.dialect.site, requeue=requeue, queue=queue)
+    site = str(slurm.write("lab.toml", text))
+    slurm = replace(slurm, changed={"HPCPIPE_SITE": site})
+    asked = f'queue="{queue}", gpus=2, {asked}'
+    begin(slurm, time="10m", asked=asked, times=1, commands=False, linger=0)
+    until(lambda: ran(slurm, "work") == 1)
+    job = job_of(slurm)
+    ask = ("sbatch", "--partition=gpu", "--gres=gpu:2", "--mem=50M", "--output=/dev/null")
+    run_command((*ask, "--wrap=true"), slurm.home)
+    return slurm, job
+
+
+@pytest.mark.slurm
+def test_a_task_that_is_preempted_and_ended_is_retried_and_uses_no_attempt(slurm: Cluster) -> None:
+    slurm, _ = preempted(slurm, "spot", "retries=0")
+    report = slurm.finish()
+    assert report["failures"] == []
+    assert [end["reason"] for end in report["retried"]["work"]] == ["preempted"]
+    assert ran(slurm, "work") == 2
+
+
+@pytest.mark.slurm
+def test_a_task_that_is_preempted_saves_its_state_first(slurm: Cluster) -> None:
+    slurm, _ = preempted(slurm, "spot", 'retries=0, checkpoint="USR1@1m"')
+    report = slurm.finish()
+    assert report["failures"] == []
+    [end] = report["retried"]["work"]
+    assert end["reason"] == "checkpoint"
+    assert ran(slurm, "work") == 2
+
+
+@pytest.mark.slurm
+def test_a_task_that_is_preempted_and_requeued_is_no_failure(slurm: Cluster) -> None:
+    slurm, job = preempted(slurm, "spare")
+    until(lambda: Slurm().poll([job])[job].native == "PENDING")
+    let_go(job)
+    report = slurm.finish()
+    assert (report["failures"], report["retried"], job_of(slurm)) == ([], {}, job)
+    assert ran(slurm, "work") == 2
+    said = slurm.hpcpipe("explain", "work").stdout
+    assert re.search(r"start 1    (PREEMPTED|REQUEUED) on lab4", said)

@@ -66,7 +66,15 @@ from hpcpipe.schedulers.base import (
     setting,
     without,
 )
-from hpcpipe.schedulers.slurm.sacct import ENDED, FIELDS, LIVE, read_ends, read_scontrol, spread
+from hpcpipe.schedulers.slurm.sacct import (
+    ENDED,
+    FIELDS,
+    LIVE,
+    read_ends,
+    read_scontrol,
+    read_starts,
+    spread,
+)
 
 # Where Slurm's own commands look, after $SLURM_CONF.
 _CONFIGURATIONS = (
@@ -193,11 +201,19 @@ class Slurm(CommandScheduler):
         return {job: end for job, end in ends.items() if job.partition("_")[0] in wanted}
 
     def account_command(self, jobs: Collection[str], since: float) -> tuple[str, ...]:
-        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))
         # Never by element: those that were cancelled while they waited have no row of their own.
-        ids = ",".join(_bases(jobs))
+        return self._ask_accounting(",".join(_bases(jobs)), since)
+
+    def _ask_accounting(self, ids: str, since: float) -> tuple[str, ...]:
+        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))
         ask = ("sacct", *self._on, "-n", "-P", "-D", "-S", start, "-o", FIELDS, "-j", ids)
         return (*_asking(), *ask)
+
+    def starts(self, element: str, since: float) -> Sequence[JobEnd]:
+        done = self.ask(self._ask_accounting(element, since))
+        self.answered(done)
+        self.uncut(done)
+        return self.read(lambda done: read_starts(done.stdout), done)
 
     def read_account(self, done: Done) -> Mapping[str, JobEnd | JobStatus]:
         if _NO_ACCOUNTING in done.stderr:

@@ -66,6 +66,19 @@ def read_ends(text: str) -> Mapping[str, JobEnd | JobStatus]:
     return ends
 
 
+def read_starts(text: str) -> list[JobEnd]:
+    """Read ``sacct -P -D`` rows of `FIELDS` of one element: how all starts but the last ended.
+
+    Raises ValueError for a row that cannot be read.
+    """
+    rows = [line.split("|") for line in text.splitlines() if line[:1].isdigit()]
+    starts = []
+    for _, state, _, _, _, elapsed, host in [row for row in rows if "." not in row[0]][:-1]:
+        native = state.split(" ")[0]
+        starts.append(JobEnd(native, ENDED.get(native), wall=float(elapsed or 0), host=host))
+    return starts
+
+
 def spread(job: str) -> Iterator[str]:
     """Spread an array row into its elements: ``7_[1-2,9%4]`` → ``7_1 7_2 7_9``."""
     base, bracket, inside = job.partition("_[")
