@@ -45,7 +45,7 @@ WORKFLOW = """
         {before}
         return note("first/%d" % n)
 
-    @task(cpus=1, memory="120M", time="5m")  # unlike the first, lest the two be fused
+    @task(cpus=1, memory="120M", time="5m"{retries})  # unlike the first, lest they be fused
     def second(n, of):
         return note("second/%d" % n)
 
@@ -65,13 +65,15 @@ WAIT = "while not os.path.exists(GO): time.sleep(0.2)"
 FAIL = "assert n == 2 or os.path.exists(GO)"
 FAIL_ONCE = """if n == 1 and not os.path.exists(GO):
             open(GO, "w").close()
-            raise ValueError("not yet")"""
-# Started by every Python of a user's: kills the first that continues the run.
+            raise ValueError("not yet")
+        while not os.path.exists(GO): time.sleep(0.2)"""
+# Started by every Python of a user's: kills the first that continues the run, as one that waited
+# for all jobs, which gets three words, or in an element that is about to begin, with two.
 SITECUSTOMIZE = """
     import os
     import sys
 
-    if sys.orig_argv[-4:-3] == ["from hpcpipe.continuing import main; main()"]:
+    if sys.orig_argv[-{words} - 1 : -{words}] == ["from hpcpipe.continuing import main; main()"]:
         at = {home!r} + "/kill_at"
         try:
             os.rename(at, at + ".taken")
@@ -220,12 +222,16 @@ def test_retry_killed_anywhere_and_typed_again_runs_once_what_failed(cluster: Cl
 
 
 @SWEPT
-def test_a_continuation_killed_anywhere_loses_and_doubles_nothing(cluster: Cluster) -> None:
+@pytest.mark.parametrize("words", [3, 2], ids=["a job", "an element"])
+def test_a_continuation_killed_anywhere_loses_and_doubles_nothing(
+    cluster: Cluster, words: int
+) -> None:
     tests = str(Path(__file__).parents[1])
 
     def continued(kill_at: int) -> Cluster:
         one = user(cluster, FAIL_ONCE)
-        one.write("sitecustomize.py", SITECUSTOMIZE.format(home=str(one.home), tests=tests))
+        code = SITECUSTOMIZE.format(home=str(one.home), tests=tests, words=words)
+        one.write("sitecustomize.py", code)
         one.write("kill_at", str(kill_at))
         one = replace(one, changed={"PYTHONPATH": str(one.home)})
         one.hpcpipe("submit", "flow.py")
