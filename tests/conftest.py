@@ -24,7 +24,8 @@ TYPED = (*EVERYWHERE, "test_failures", "test_names", "test_promises")
 FEW = {
     "test_continuation": ("local", "slurm", "sge", "htcondor"),
     "test_checkpoint": ("local", "slurm", "sge"),
-    **dict.fromkeys(("test_after_run", "test_logs", "test_notify"), ("local", "slurm")),
+    "test_notify": ("local", "slurm", "sge"),
+    **dict.fromkeys(("test_after_run", "test_logs"), ("local", "slurm")),
     **dict.fromkeys(("test_partial", "test_width"), ("local", "slurm")),
 }
 

@@ -29,6 +29,12 @@ begin() { # of `up`: the folder, the user, and who attends to the tests
     mkdir -p "$dir"/{etc,run,log} && touch "$dir/made-by-$script"
     id "$user" >/dev/null 2>&1 || useradd -m -s /bin/bash "$user"
 }
+# A mailer, which only notes the words that it is given in $dir/mail, a line a mail.
+write_mailer() {
+    printf '#!/bin/sh\necho "$*" >>%q\n' "$dir/mail" >"$dir/etc/mail"
+    chmod 755 "$dir/etc/mail"
+    touch "$dir/mail" && chmod 666 "$dir/mail"
+}
 attend() { "$here/attend.sh" "$1" "$here/$script" "$dir" "$user"; } # begin|end
 
 # Two at once would start everything twice. flock -o keeps the lock out of the daemons' hands.

@@ -76,6 +76,7 @@ make_cell() {
     local part debian=/usr/share/gridengine
     mkdir -p "$common" "$dir"/spool/{db,qmaster,execd}
     for part in bin lib util utilbin; do ln -sfn "/var/lib/gridengine/$part" "$SGE_ROOT/$part"; done
+    write_mailer
     [ -e "$dir/loopback.so" ] ||
         gcc -O2 -shared -fPIC -o "$dir/loopback.so" "$here/sge/loopback.c" -ldl
     sed "s|@dir@|$dir|g" "$here/sge/bootstrap" >"$common/bootstrap"
@@ -91,7 +92,7 @@ make_cell() {
 reporting_params accounting=true reporting=false flush_time=00:00:01 accounting_flush_time=00:00:00 joblog=false sharelog=00:00:00
 load_report_time 00:00:02
 max_aj_tasks 1000
-mailer /bin/true
+mailer $dir/etc/mail
 loglevel log_info
 END
     chown -R sgeadmin: "$dir/spool" "$SGE_ROOT/$SGE_CELL"

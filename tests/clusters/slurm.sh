@@ -65,6 +65,7 @@ write_config() {
     mkdir -p "$dir"/{etc,run} "${nodes[@]/#/$dir/spool/}"
     install -d -o slurm -g slurm "$dir/state" "$dir/log"
     touch "$dir/etc/gpu0" "$dir/etc/gpu1"
+    write_mailer
     for file in "$here"/slurm/*.conf; do
         sed "s|@dir@|$dir|g; s|@host@|${name%%.*}|g" "$file" >"$dir/etc/new"
         mv "$dir/etc/new" "$dir/etc/${file##*/}" # at once, as clients may be reading the old one

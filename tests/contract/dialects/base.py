@@ -136,6 +136,7 @@ class Dialect:
     stopped: Callable[[], AbstractContextManager[None]] | None = None  # as long as it lasts
     lasting: bool = True  # whether its jobs outlive that
     node: str = "echo here"  # snippet: prints the name of the node
+    mailbox: Callable[[], Path] | None = None  # where its mailer notes what it was called with
     set_node: Callable[[str, str], None] | None = None  # to DOWN, or RESUME; of the queue "gpu"
 
     @property

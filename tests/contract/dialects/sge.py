@@ -106,6 +106,7 @@ SGE = Dialect(
     aligned=("qrls", "qsub", "qsub"),
     words=("<state>hqw</state>", "<state>hibernating</state>"),
     times=_times,
+    mailbox=lambda: Path(os.environ["SGE_ROOT"]).parent / "mail",
     stopped=lambda: stopped(Path(os.environ["SGE_ROOT"]).parent),
 )
 

@@ -79,6 +79,7 @@ SLURM = Dialect(
     aligned=("sbatch", "sbatch", "scontrol"),
     words=("|PENDING|", "|HIBERNATING|"),
     times=_times,
+    mailbox=lambda: Path(os.environ["SLURM_CONF"]).parents[1] / "mail",
     hides=lambda: (setting(**{name: value}) for name, value in _HIDING.items()),
     stopped=lambda: stopped(Path(os.environ["SLURM_CONF"]).parents[1]),
     node="echo $SLURMD_NODENAME",
