@@ -100,7 +100,7 @@ def resume_early(folder: Path, element: str) -> None:
         if due.read_text() == _AGAIN and age(due) < _LATER:
             return
         due.unlink()
-        drafted = None if is_stopped(run) else submit_due(run, patience=0)
+        drafted = None if is_stopped(run) else submit_due(run, at_once=True)
         if drafted and any(task.passing for task in drafted.standing.tasks.values()):
             due.write_text(_AGAIN)
 

@@ -89,7 +89,7 @@ def _send_mail(rundir: RunDir, report: Report) -> None:
     except SchedulerUnavailable:
         raise
     except SchedulerError as error:
-        ledger.refused([batch], str(error), "")
+        ledger.refused([batch], str(error), "", full=error.passing)
         _complain(error)
 
 

@@ -291,20 +291,20 @@ def is_stopped(run: Run) -> bool:
     return bool(Ledger(run.rundir.ledger).read().last.get("stopped"))
 
 
-def submit_due(run: Run, mine: str = "", patience: float | None = None) -> Draft:
+def submit_due(run: Run, mine: str = "", *, at_once: bool = False) -> Draft:
     """Do what `hpcpipe.run.retry` does, for the tasks of which a retry is due.
 
-    Under the run's lock, by the continuation ``mine`` or for a person who watches. ``patience`` is
-    as of `make_draft`.
+    Under the run's lock, by the continuation ``mine`` or for a person who watches. ``at_once`` is
+    as in `hpcpipe.submit.options.Options`.
     """
     from hpcpipe.after_run import behind
     from hpcpipe.submit.submit import submit_draft
 
     record = run.record
     site, site_file = pick_site(record.site)
-    options = Options(over_budget=True, after_run=record.after or None)
+    options = Options(over_budget=True, after_run=record.after or None, at_once=at_once)
     make = partial(_draft_due, run, record, site, options)
-    drafted = behind(make_draft(run.rundir, site, make, options, patience))
+    drafted = behind(make_draft(run.rundir, site, make, options))
     submit_draft(drafted, record.source, site_file, mine=mine)
     return drafted
 
@@ -359,18 +359,8 @@ def _explaining_damage(run: Run) -> Iterator[None]:
         raise ResultError(f"{error}\nPlan again from the workflow itself: {again}") from error
 
 
-def make_draft(
-    rundir: RunDir,
-    site: Site,
-    make: Callable[..., Draft],
-    options: Options,
-    patience: float | None = None,
-) -> Draft:
-    """Make a draft under the run's lock, after settling what a killed client left in doubt.
-
-    ``patience`` is for how many seconds outcomes are awaited, by default as long as they may be on
-    their way.
-    """
+def make_draft(rundir: RunDir, site: Site, make: Callable[..., Draft], options: Options) -> Draft:
+    """Make a draft under the run's lock, after settling what a killed client left in doubt."""
     from hpcpipe.status.poll import LATE
     from hpcpipe.submit.budget import check_budget
     from hpcpipe.submit.files import end_claims
@@ -378,9 +368,7 @@ def make_draft(
     from hpcpipe.submit.recover import recover
 
     recover(rundir, submitting=True)
-    if patience is None:
-        patience = max(LATE, site.limits.settle_seconds) + 5
-    drafted = make(patience=patience)
+    drafted = make(patience=0 if options.at_once else max(LATE, site.limits.settle_seconds) + 5)
     if not options.over_budget:
         check_budget(drafted.routed, site)
     if not options.replace:

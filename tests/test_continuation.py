@@ -16,7 +16,7 @@ from fakes import HELD, LIVE, Lab
 
 from hpcpipe import each
 from hpcpipe.continuing import main, resume, resume_early, wake
-from hpcpipe.errors import SchedulerUnavailable
+from hpcpipe.errors import SchedulerError, SchedulerUnavailable
 from hpcpipe.jobs import JobEnd, Reason
 from hpcpipe.run import retry
 from hpcpipe.status.report import make_report
@@ -266,6 +266,27 @@ def test_an_element_leaves_to_the_next_one_what_nobody_can_know_yet(
     lab.rundir.due.write_text("")  # another one failed
     begin(lab)
     assert not lab.rundir.due.exists()
+    check(lab, "")
+
+
+def test_an_element_does_not_wait_until_a_limit_lets_more_in(
+    lab: Lab, restore: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(step: str) -> None:
+        if step == "submit":
+            raise SchedulerError("the limit of jobs is reached", passing=True)
+
+    restore()
+    lab.rundir.due.touch()
+    naps = skip_naps(monkeypatch)
+    lab.scheduler.hook = full
+    with pytest.raises(SchedulerError):
+        begin(lab)
+    lab.scheduler.hook = lambda _: None
+    assert not naps
+    first = next_one(lab)
+    run(lab, first)()
+    go_on(lab, first)
     check(lab, "")
 
 

@@ -40,7 +40,7 @@ def test_each_fact_moves_a_submission_on(ledger: Ledger) -> None:
     ledger.released(["a"])
     assert names(ledger.read()) == {"accepted": ["a", "b"], "adrift": [], "held": []}
     ledger.cancelled(["a"], "hpcpipe cancel")
-    ledger.refused(["b"], "no such account", "--account lab")
+    ledger.refused(["b"], "no such account", "--account lab", full=False)
     a, b = ledger.read().submissions.values()
     assert (a.cancelled, a.refused, a.why) == (True, False, "hpcpipe cancel")
     assert (b.cancelled, b.refused, b.hint) == (True, True, "--account lab")

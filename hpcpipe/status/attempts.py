@@ -105,7 +105,7 @@ class Retries:
         """Return whether a task that did not succeed is to be retried."""
         if task.node not in self._record.nodes:
             return False
-        if self._was_dropped(task) or _never_arrived(task):
+        if self._was_dropped(task) or _never_arrived(task) or self._was_put_off(task):
             return True
         asked = self.asked(task.node)
         if asked.attempts is None or task.reason is None:
@@ -131,6 +131,11 @@ class Retries:
             return False
         unsaid = task.end is not None and " by " not in task.end.native
         return unsaid and _never_began(task) and bool(self._record.nodes[task.node].edges)
+
+    def _was_put_off(self, task: Task) -> bool:
+        """Return whether a limit of jobs kept out what nobody who was logged in had submitted."""
+        one = task.place.submission if task.place else None
+        return one is not None and one.refused and one.full and one.run > self._record.since
 
     def _wanted(self, task: Task, asked: Resources) -> bool:
         """Return whether the user wants a retry for this reason."""

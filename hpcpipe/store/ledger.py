@@ -53,7 +53,8 @@ class Submission(NamedTuple):
     why: str = ""  # it was cancelled, in words
     dropped: frozenset[str] = frozenset()  # elements that were cancelled by themselves
     spared: frozenset[str] = frozenset()  # elements that had ended when the rest was cancelled
-    refused: bool = False  # by the scheduler, it or a batch of the same submission
+    refused: bool = False  # by the scheduler, it or a batch of the same submission,
+    full: bool = False  # as a limit of jobs was reached
     hint: str = ""  # options that would avert a refusal
     given_up: tuple[Try, ...] = ()  # earlier tries, whose jobs may still turn up
     continued: bool = False  # a continuation, which has done all it had to
@@ -205,9 +206,12 @@ class Ledger:
         """Record that elements of a batch were cancelled by us."""
         self.append("dropped", batch=batch, elements=list(elements))
 
-    def refused(self, batches: Sequence[str], why: str, hint: str) -> None:
-        """Record that the scheduler refused one of these batches, so that none is with it."""
-        self.append("refused", batches=list(batches), why=why, hint=hint)
+    def refused(self, batches: Sequence[str], why: str, hint: str, *, full: bool) -> None:
+        """Record that the scheduler refused one of these batches, so that none is with it.
+
+        ``full``: as a limit of jobs was reached, so that it may be accepted later.
+        """
+        self.append("refused", batches=list(batches), why=why, hint=hint, full=full)
 
     def cleaned(self, runs: Iterable[int], batches: Iterable[str]) -> None:
         """Record that nobody reaches the plans of runs any more, and nothing uses these batches.
@@ -295,6 +299,7 @@ def _cancel(history: History, fact: dict[str, Any]) -> None:
             cancelled=True,
             why=fact["why"],
             refused=fact["event"] == "refused",
+            full=fact.get("full", False),
             hint=fact.get("hint", ""),
             spared=before.spared | set(fact.get("spared", ())),
         )

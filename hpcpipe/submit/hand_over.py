@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def hand_over(
     ]
     intend = partial(ledger.submitting, prepared.id, draft.run, held=held, instance=instance)
     script = draft.rundir.script(prepared.id)
-    return deliver(draft.scheduler, script, after, ledger, intend, held=held)
+    waits = () if draft.options.at_once else _WAITS
+    return deliver(draft.scheduler, script, after, ledger, intend, held=held, waits=waits)
 
 
 def deliver(
@@ -53,15 +54,16 @@ def deliver(
     intend: Callable[[str], Submission],
     *,
     held: bool = False,
+    waits: Iterable[int] = _WAITS,
 ) -> str:
-    """Submit a script, again where that may help: no answer, or a limit of jobs that is reached.
+    """Submit a script, again where that may help: no answer, or a limit of jobs that is reached,
+    after it was waited for so many seconds each time.
 
     Each try has a token of its own, which ``intend`` writes into the ledger, and by which its job
     is looked for after any odd answer: a command may have worked whatever it printed. Raises what
     was raised last, where it did not.
     """
-    waits = iter(_WAITS)
-    unanswered = 0
+    left, unanswered = iter(waits), 0
     while True:
         token = f"t{secrets.token_hex(8)}"  # never digits only: PBS would call it a number
         intent = intend(token)
@@ -75,7 +77,7 @@ def deliver(
         except SchedulerError as error:
             job = find_late(scheduler, token, error, ()) or ""
             if not job:
-                if not error.passing or (seconds := next(waits, None)) is None:
+                if not error.passing or (seconds := next(left, None)) is None:
                     raise
                 _wait(error, seconds)
         if job:

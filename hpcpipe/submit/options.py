@@ -17,7 +17,8 @@ class Options:
     It may cost more than the budget only if ``over_budget``, and cancels running tasks whose code
     or inputs have changed only if it is to ``replace`` them. ``notify`` is a line of sh that is run
     when the run has ended, or ``mail``, see `hpcpipe.submit.mail`; None: as before, or as the site
-    has it. ``after_run`` is the folder of a run that must succeed first.
+    has it. ``after_run`` is the folder of a run that must succeed first. ``at_once``: wait neither
+    for outcomes that may be on their way, nor until a limit of jobs lets more in.
     """
 
     resources: Resources | None = None
@@ -26,6 +27,7 @@ class Options:
     calls: int | None = None
     notify: str | None = None
     after_run: str | None = None
+    at_once: bool = False
 
 
 DEFAULTS = Options()

@@ -53,7 +53,7 @@ from hpcpipe.submit.render import Job, make_job, render
 from hpcpipe.submit.retry import Chosen, limit, only_due
 from hpcpipe.submit.run_times import run_times
 from hpcpipe.submit.task_file import TaskWriter
-from hpcpipe.submit.waking import NOTHING, find_waking
+from hpcpipe.submit.waking import find_waking
 from hpcpipe.submit.windows import Window, open_window
 
 
@@ -301,9 +301,8 @@ def _prepare(
     place: int,
 ) -> Prepared:
     where = route_batch(batch, routes, site)
-    waking, tasks = NOTHING, sum(map(len, frozen.nodes.values()))
-    if site.nodes.may_submit is not False:
-        waking = find_waking(where.resources, batch.elements, windows, tasks)
+    tasks = sum(map(len, frozen.nodes.values()))
+    waking = find_waking(site, where.resources, batch.elements, windows, tasks)
     checkpoint = find_checkpoint(where.resources, warns=warns)
     taskfile = writer.write(batch, waking, checkpoint)
     job: Job = make_job(

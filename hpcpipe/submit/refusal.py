@@ -32,7 +32,8 @@ def take_back(draft: Draft, ledger: Ledger, why: SchedulerError) -> SchedulerErr
     refused = refused or draft.prepared[-1]
     hint = _hint(why, draft.scheduler, refused.route.account)
     still = {one.batch for one in begun if one.job in left}
-    ledger.refused([batch for batch in mine if batch not in still], str(why), hint)
+    over = [batch for batch in mine if batch not in still]
+    ledger.refused(over, str(why), hint, full=why.passing)
     return SchedulerError(_refusal(why, refused, hint, left, draft))
 
 

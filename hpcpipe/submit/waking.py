@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hpcpipe.resources import Resources
+from hpcpipe.site import Site
 
 # In a larger run it would take an element too long: 22 s were seen for 100,000 tasks, and 173 MB.
 _TASKS = 20_000
@@ -26,14 +27,17 @@ class Waking(NamedTuple):
 NOTHING = Waking()
 
 
-def find_waking(asked: Resources, elements: int, windows: int, tasks: int) -> Waking:
+def find_waking(site: Site, asked: Resources, elements: int, windows: int, tasks: int) -> Waking:
     """Decide what the ``elements`` of a batch do, each of which asks for so much.
 
     ``windows`` and ``tasks`` are those of the run. An element must have the memory to submit, or
-    its task would be killed with it.
+    its task would be killed with it; and it has a slot, in which nothing is to be waited for.
     """
+    if site.nodes.may_submit is False:
+        return NOTHING
     on_failure, at = asked.attempts is not None, _positions(elements) if windows > 1 else ()
     can = tasks <= _TASKS and (asked.memory is None or asked.memory >= _MEMORY)
+    can = can and site.limits.submits_per_minute is None
     return Waking(on_failure, at, can and (on_failure or bool(at)))
 
 
