@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from time import sleep
+from time import sleep, time
 
 from hpcpipe.after_run import NotFollowed
 from hpcpipe.errors import HpcpipeError, LockHeld, SchedulerUnavailable
@@ -30,10 +30,11 @@ from hpcpipe.submit.continuation import (
     drop,
     new_id,
 )
+from hpcpipe.worker.fallen import is_due
 
 _TRIES, _OUTAGE = 8, 60.0  # again, and seconds in between: all in the 15 minutes it requests
 _BRIEFLY = 1.0  # seconds that an element waits for the run's lock
-_AGAIN, _LATER = "again", 3.0  # where the accounting may yet tell how a job ended: after seconds
+_LATER = 3  # seconds until it is looked again, where the accounting may yet tell how a job ended
 _WOKEN = 3600.0  # seconds after which a continuation that was called for is thought to be lost
 
 
@@ -97,12 +98,12 @@ def resume_early(folder: Path, element: str) -> None:
     run = Run(folder)
     due = run.rundir.due
     with suppress(FileNotFoundError, LockHeld), locked(run.rundir, _BRIEFLY, element):
-        if due.read_text() == _AGAIN and age(due) < _LATER:
+        if not is_due(str(due)):
             return
         due.unlink()
         drafted = None if is_stopped(run) else submit_due(run, at_once=True)
         if drafted and any(task.passing for task in drafted.standing.tasks.values()):
-            due.write_text(_AGAIN)
+            due.write_text(f"{int(time()) + _LATER}\n")
 
 
 def _submit(run: Run, mine: Continuation, ledger: Ledger) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from hpcpipe.worker.claim import is_gone, read_claim
 from hpcpipe.worker.fork import call_for, wake, waking
@@ -27,12 +28,23 @@ def attend(element: Element) -> None:
     if fallen:
         with open("due", "w"):
             pass
-    if element.header["early"] and os.path.exists("due"):
+    if element.header["early"] and is_due():
         call_for(element.batch, sys.argv[2])
         finish()
     if fallen and os.path.exists("due"):
         wake()
         finish()
+
+
+def is_due(path: str = "due") -> bool:
+    """Return whether there is something to see to now; a time in the file is when there will be."""
+    try:
+        with open(path) as file:
+            return float(file.read() or 0) <= time.time()
+    except FileNotFoundError:
+        return False
+    except ValueError:  # damaged
+        return True
 
 
 def finish() -> None:

@@ -271,7 +271,7 @@ def retries_as_another_begins(cluster: Cluster, dies: str, *, commands: bool) ->
     (cluster.home / dies).touch()
     until(lambda: {*ran(cluster)} == {f"work/{dies}", "work/good", "work/slow"})
     node = "tool" if commands else "work"
-    until(lambda: cluster.status()["nodes"][node].get("waiting") == 1)  # to be retried
+    until(lambda: (report := cluster.status())["retried"] or "waiting" in report["nodes"][node])
     (cluster.home / "good").touch()
     until(lambda: ran(cluster).count(f"work/{dies}") == 2)
     (cluster.home / "slow").touch()
