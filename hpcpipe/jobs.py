@@ -189,6 +189,14 @@ class Reason(StrEnum):
             _AGAIN,
         ),
     )
+    CHANGED = (
+        "output changed",
+        About(
+            "It succeeded, but a file that it returned was changed afterwards. ``submit`` and "
+            "``retry`` run it again.",
+            _AGAIN,
+        ),
+    )
     INPUT = (
         "input changed",
         About(

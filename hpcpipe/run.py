@@ -92,33 +92,43 @@ class Run:
     def results(self, node: Node | str) -> dict[str, Any]:
         """Load the results of a node's succeeded tasks, by label ("" for a node without axes).
 
-        Raises UsageError for an unknown node, and ResultError for a result not safe to read.
+        A last node's result of which a file is gone, or was changed, is left out. Warns of that,
+        and of results made without some of those upstream. Raises UsageError for an unknown node,
+        and ResultError for a result not safe to read.
         """
         name = node if isinstance(node, str) else node.name
         record = self.record
         if name not in record.nodes:
             raise UsageError(f"no node {name!r}{near(name, record.nodes)}")
-        found, listing = record.nodes[name], Store(self.rundir).has([name])[name]
-        partial = Store(self.rundir).find_partial(name, listing)
+        from hpcpipe.status.results import Looked
+
+        found = record.nodes[name]
+        looked = Looked(self.rundir, record.nodes, name)
+        for words in looked.remarks():
+            _warn(words)
         return {
-            found.label(index): self._load(
-                name, key, found.task(index), partial if key in partial else listing.packed
-            )
+            found.label(index): self._load(name, key, found.task(index), looked.where)
             for index in range(len(found))
-            if (key := found.key(index)) in listing.succeeded or key in partial
+            if (key := found.key(index)) in looked.keys
         }
 
     def result(self, task: str) -> Any:
         """Load the value of one task, named ``node/label``.
 
         Raises UsageError if no task, or more than one, has the name, and ResultError if it has not
-        succeeded.
+        succeeded, or a last node's file is gone or was changed. Warns as `results`.
         """
-        node, index = self.record.one(task)
-        store = Store(self.rundir)
-        listing = store.has([node.name])[node.name]
-        where = {**store.find_partial(node.name, listing), **listing.packed}
-        return self._load(node.name, node.key(index), node.task(index), where)
+        from hpcpipe.status.results import Looked
+
+        record = self.record
+        node, index = record.one(task)
+        looked = Looked(self.rundir, record.nodes, node.name, index)
+        for words in looked.remarks():
+            if node.key(index) not in looked.keys:
+                again = suggested(self.rundir.folder, "retry")
+                raise ResultError(f"{words}; make it again: {again}")
+            _warn(words)
+        return self._load(node.name, node.key(index), node.task(index), looked.where)
 
     def loaders(
         self, record: RunRecord, tasks: Collection[str]
@@ -148,6 +158,12 @@ class Run:
         from hpcpipe.submit.cancel import cancel
 
         return cancel(self.rundir, names).tasks
+
+
+def _warn(words: str) -> None:
+    import logging
+
+    logging.getLogger(__name__).warning("%s", words)
 
 
 class Results(Mapping[str, dict[str, Any]]):

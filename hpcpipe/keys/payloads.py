@@ -25,7 +25,7 @@ from hpcpipe.graph.node import Node, Output
 from hpcpipe.graph.returned import ReturnsFiles
 from hpcpipe.keys.pickling import Own, pickle_value
 from hpcpipe.keys.references import Folder, Gathered, Part, Upstream
-from hpcpipe.store.plan import NewPayloads, NodeRecord
+from hpcpipe.store.plan import NewPayloads, NodeRecord, compared_parents
 
 
 class Writer:
@@ -123,6 +123,9 @@ class Writer:
         }
         words = [f"{name}={quote(text)}" for name, text in settings.items()]
         words.append(f'made() {{ set -- {joined(made)}; each_made "$@"; }}')
+        if taken := self._taken(node, task):
+            names = quote("\n".join(map(as_pickled, taken)))
+            words.append(f'takes() {{ names={names}; set -- {joined(taken)}; each_taken "$@"; }}')
         words.append(f"set -- {joined(node.call.argv(values, folder))}")
         return "; ".join(words) + "\n"
 
@@ -144,6 +147,16 @@ class Writer:
             return value
 
         return {name: value_of(value) for name, value in node.arguments.items()}
+
+    def _taken(self, node: Node, task: int) -> list[str]:
+        """List the files that a command takes of those upstream, and that nobody is to change."""
+        of = {output.node.name: output.node for output in node.upstreams}
+        found: list[str] = []
+        for name, parent in compared_parents(self._records, self._records[node.name], task):
+            above, folder = of[name], self._folder(of[name], parent)
+            assert isinstance(above.call, Command)
+            found += above.call.made(self._values(above, parent), folder).values()
+        return found
 
     def _made_by(self, output: Output, task: int) -> Any:
         call = output.node.call

@@ -68,10 +68,10 @@ class Standing:
         """Name the results that earlier jobs of a task, which is submitted again, may still make.
 
         An element that goes on with other tasks may be requeued, and what is lost may turn up. A
-        result that is there and does not count (damaged, or its file is gone) is left out.
+        result that is there and does not count (damaged, or its file gone or changed) is left out.
         """
         listing = self.listings.get(node)
-        if listing is None or key in listing.damaged or key in listing.gone:
+        if listing is None or key in listing.damaged or key in listing.amiss:
             return []
         task = self.tasks.get((node, key))
         places = [one for one in self._places(node, key) if self._may_go_on(task, one)]

@@ -193,8 +193,8 @@ def _judge(
         conclusion: Conclusion = _partial(evidence, node.name, key, place.batch.id)
     elif key in listing.damaged and not (failed or status):
         conclusion = (*DAMAGED, {})
-    elif key in listing.gone and not (failed or status):
-        conclusion = State.LOST, Reason.GONE, f"{listing.gone[key]} is gone, which it returned", {}
+    elif key in listing.amiss and not (failed or status):
+        conclusion = (State.LOST, *listing.amiss[key], {})
     elif (few := _too_few(node, index, bad)) and not (status or failed):
         conclusion = State.FAILED, Reason.FEW, few, {}
     elif place is None:
@@ -214,12 +214,17 @@ def _judge(
 def _partial(evidence: Evidence, node: str, key: str, batch: str) -> Conclusion:
     """Conclude about a task that went on without some of those upstream."""
     outcome = Store(evidence.rundir).get_partial(node, key, batch)
-    names = [
+    words = f"{WITHOUT}{' '.join(names_missing(evidence.nodes, outcome))}"
+    return State.DONE, None, words, outcome
+
+
+def names_missing(nodes: Mapping[str, NodeRecord], outcome: Mapping[str, Any]) -> list[str]:
+    """Name the tasks upstream that a task went on without, by its outcome."""
+    return [
         above.task(above.index(lost))
         for name, lost in outcome.get("missing", ())
-        if (above := evidence.nodes.get(name)) and bytes.fromhex(lost) in above.keys
+        if (above := nodes.get(name)) and bytes.fromhex(lost) in above.keys
     ]
-    return State.DONE, None, f"{WITHOUT}{' '.join(names)}", outcome
 
 
 def _too_few(node: NodeRecord, index: int, bad: Mapping[str, Mapping[int, Task]]) -> str:

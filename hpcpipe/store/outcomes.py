@@ -17,11 +17,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hpcpipe.errors import ResultError
+from hpcpipe.jobs import Reason
 from hpcpipe.store.plan import NodeRecord
 from hpcpipe.store.recent import suggested
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.worker import outcome
 from hpcpipe.worker.claim import ENDED, batch_of_claim, is_signed, read_claim
+from hpcpipe.worker.made import Noted, noted
 
 
 class Listing(NamedTuple):
@@ -31,7 +33,8 @@ class Listing(NamedTuple):
     errors: dict[str, tuple[str, ...]]  # key → the batches it failed in
     claims: frozenset[str]
     packed: Mapping[str, str] = MappingProxyType({})  # key that succeeded → where in which pack
-    gone: Mapping[str, str] = MappingProxyType({})  # key that succeeded → a file of it that is gone
+    amiss: Mapping[str, tuple[Reason, str]] = MappingProxyType({})  # key that succeeded → what is
+    # wrong with a file of it, in words
     damaged: frozenset[str] = frozenset()  # keys that succeeded, by an outcome that is damaged now
     partial: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # key → the batches in which it
     # succeeded without some of those upstream
@@ -186,7 +189,11 @@ class Store:
 
     def get_partial(self, node: str, key: str, batch: str) -> Any:
         """Read the record of a task that succeeded in a batch without some of those upstream."""
-        return _read(self.home / outcome.partial_path(node, key, batch), key, 0, {})
+        return self.get_partial_at(str(self.home / outcome.partial_path(node, key, batch)), key)
+
+    def get_partial_at(self, path: str, key: str) -> Any:
+        """Read the record in such an outcome, found by `find_partial`."""
+        return _read(Path(path), key, 0, {})
 
     def find_partial(self, node: str, listing: Listing) -> dict[str, str]:
         """Find the latest outcome of each task that has none but such: its path, by key."""
@@ -256,17 +263,16 @@ class Store:
         except Exception as error:
             raise ResultError(f"{node}: {getattr(error, 'words', error)}") from error
 
-    def find_gone(self, node: NodeRecord, key: str, packed: Mapping[str, str]) -> str | None:
-        """Return a file that a task returned and that is not there; None if there is no such file.
-
-        To list its folder makes an NFS client look again.
-        """
+    def files(
+        self, node: NodeRecord, key: str, packed: Mapping[str, str]
+    ) -> dict[str, Noted | None]:
+        """Return the paths that a task returned, each with what it noted of the file."""
         path = packed.get(key) or str(self.result(node.name, key))
         try:
-            paths = outcome.load_paths(path, sh=node.sh)
+            paths, record = outcome.load_paths(path, sh=node.sh)
         except (OSError, outcome.Damaged, outcome.Refused):
-            return None  # loading it reports the damage
-        return next((one for one in paths if not (os.path.exists(one) or _is_listed(one))), None)
+            return {}  # loading it reports the damage
+        return {**dict.fromkeys(paths), **noted(record, paths)}
 
     def disown(self, node: str, key: str) -> None:
         """Have all outcomes of a task that succeeded no longer count, so that it runs again."""
@@ -350,13 +356,6 @@ class Store:
             words = path.read_text().split()
             found[path.name] = None if "all" in words else {int(w) for w in words if w.isdigit()}
         return found
-
-
-def _is_listed(path: str) -> bool:
-    try:
-        return os.path.basename(path) in os.listdir(os.path.dirname(path)) and os.path.exists(path)
-    except OSError:
-        return False
 
 
 def _is_whole(path: Path, key: str, at: int = 0) -> bool:

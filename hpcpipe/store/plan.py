@@ -237,6 +237,32 @@ class Frozen(NamedTuple):
     nodes: Mapping[str, NodeRecord]
 
 
+def loose_edges(nodes: Mapping[str, NodeRecord], node: NodeRecord) -> list[int]:
+    """Return which edges bring files to a node that others may have changed before, in place.
+
+    It comes after these by ``after=``, which tells that they do something to what it takes.
+    """
+    above, rest = set[str](), [edge.upstream for edge in node.edges[node.values :]]
+    while rest:
+        more = {edge.upstream for edge in nodes[rest.pop()].edges} - above
+        above |= more
+        rest += more
+    taken = node.edges[: node.values] if above else ()
+    return [number for number, edge in enumerate(taken) if edge.upstream in above]
+
+
+def compared_parents(
+    nodes: Mapping[str, NodeRecord], node: NodeRecord, task: int
+) -> Iterator[tuple[str, int]]:
+    """Yield the tasks upstream whose files a task takes as they were made, each one once."""
+    loose, seen = loose_edges(nodes, node), set[tuple[str, int]]()
+    for number, edge in enumerate(node.edges[: node.values]):
+        for parent in () if number in loose else edge.parents(task):
+            if (one := (edge.upstream, parent)) not in seen:
+                seen.add(one)
+                yield one
+
+
 def write_plan(rundir: RunDir, plan: Frozen) -> str:
     """Write a plan and its payloads, where they are not there yet; return the plan's digest."""
     for node in plan.nodes.values():

@@ -28,7 +28,7 @@ def write_files(draft: Draft, record: RunRecord) -> None:
     store.create(draft.plan.nodes)
     end_claims(draft)
     for (name, key), task in draft.standing.tasks.items():
-        if task.reason in (Reason.DAMAGED, Reason.GONE):
+        if task.reason in (Reason.DAMAGED, Reason.GONE, Reason.CHANGED):
             store.clear(name, key)
     for name, key in forced(draft.chosen, draft.plan.frozen):
         store.disown(name, key)

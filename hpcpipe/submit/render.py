@@ -32,6 +32,7 @@ from hpcpipe.submit.setup import checked
 from hpcpipe.submit.waking import NOTHING, Waking
 from hpcpipe.worker import outcome
 from hpcpipe.worker.claim import ENDED
+from hpcpipe.worker.made import LONG
 
 _CODES = {
     "cancelled": outcome.CANCELLED,
@@ -215,6 +216,7 @@ def render(job: Job, site: Site) -> str:
             ended=ENDED,
             threads=_THREADS,
             owner=outcome.OWNER,
+            long=LONG,
             cancelled=outcome.cancelled_path(job.id),
             log_size=(site.limits.log_size or 0) << 20,  # in bytes
             cut=CUT,

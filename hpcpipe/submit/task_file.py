@@ -22,7 +22,7 @@ from hpcpipe.keys.payloads import as_pickled, joined, quote
 from hpcpipe.keys.plan import NodePlan, Plan
 from hpcpipe.planner.batch import Batch
 from hpcpipe.store.outcomes import Listing, Store
-from hpcpipe.store.plan import ENTRY, KEY, NodeRecord, Payloads
+from hpcpipe.store.plan import ENTRY, KEY, NodeRecord, Payloads, compared_parents, loose_edges
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inputs import Facts, Inputs
@@ -113,6 +113,7 @@ class TaskWriter:
             offset += len(row)
         frozen = self._plan.frozen
         partial, mapped = self._partial(batch), self._mapped(batch)
+        loose = {one.node.name: loose_edges(frozen.nodes, one.node) for one in batch.nodes}
         header = dumps(
             {
                 "run_number": self._run,
@@ -135,6 +136,7 @@ class TaskWriter:
                 **({"partial": partial} if partial else {}),
                 **({"checkpoint": (checkpoint.number, checkpoint.after)} if checkpoint else {}),
                 **({"mapped": mapped} if mapped else {}),
+                **({"loose": loose} if any(loose.values()) else {}),
             },
             4,
         )
@@ -222,15 +224,27 @@ class TaskWriter:
             if batch:  # else it is done: nothing to look for
                 yield f"{pack}#{key}" if pack else result_path(name, key), batch
 
+    def _taken(self, plan: NodePlan, task: int) -> Iterator[str]:
+        """Name the outcomes of those upstream whose files a command takes."""
+        for name, parent in compared_parents(self._plan.frozen.nodes, plan.node, task):
+            above = self._plan.nodes[name]
+            if above.fates[parent] == DONE:
+                pack = self._pack_of(above, parent) or result_path(name, above.key(parent))
+                yield pack.removeprefix(f"{self._rundir.home}/")  # where scripts start
+            else:
+                yield from (where for where, _ in self._found([(above, parent)]))
+
     def _packed(self, plan: NodePlan, task: int) -> Iterator[str]:
         """Name the upstream outcomes that are in packs already."""
         for above, parent in self._parents(plan, task):
-            if above.fates[parent] == DONE:
-                if not self._listings:
-                    self._listings = Store(self._rundir).has(self._plan.nodes)
-                where = self._listings[above.node.name].packed.get(above.key(parent))
-                if where is not None:
-                    yield where
+            if above.fates[parent] == DONE and (where := self._pack_of(above, parent)):
+                yield where
+
+    def _pack_of(self, above: NodePlan, parent: int) -> str | None:
+        """Find the outcome of a task that is done, if it is in a pack."""
+        if not self._listings:
+            self._listings = Store(self._rundir).has(self._plan.nodes)
+        return self._listings[above.node.name].packed.get(above.key(parent))
 
     def _parents(
         self, plan: NodePlan, task: int, *, needed: bool = False
@@ -258,6 +272,8 @@ class TaskWriter:
             wait = f'needs() {{ set -- {joined(needs)}; each_need "$@"; }}; '
             yield f"key={node.key(task)}; {wait}".encode()
             line = next(lines[node.node.payloads[node.node.row(task)[0]].name])
+            if above := " ".join(self._taken(node, task)):
+                line = line[:-1] + f"; above={quote(above)}\n".encode()
             if inputs := self._inputs.of(node.node, task):
                 line = line[:-1] + _compared(inputs) + b"\n"
             if elsewhere := self._elsewhere(node.node.name, node.key(task)):
@@ -273,7 +289,7 @@ def _compared(inputs: Sequence[Input]) -> bytes:
     digests = " ".join(digest.hex() if content else "-" for *_, digest, content in inputs)
     text = (
         f"; facts={facts}; digests='{digests}'; names={joined_names(inputs)}; "
-        f'inputs() {{ set -- {paths}; each_same "$@"; }}'
+        f"inputs() {{ look='%s %i %y'; set -- {paths}; each_same \"$@\"; }}"
     )
     return text.encode("utf-8", "surrogateescape")
 

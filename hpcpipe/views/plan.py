@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcpipe.graph.axes import label
 from hpcpipe.indices import fold
-from hpcpipe.jobs import State
+from hpcpipe.jobs import Reason, State
 from hpcpipe.keys.fates import DONE, IN_FLIGHT, LATER, RUN
 from hpcpipe.keys.plan import NodePlan
 from hpcpipe.planner.batch import Batch, InFlightJob, Wait
@@ -27,6 +27,7 @@ from hpcpipe.views.keys import change_lines
 from hpcpipe.views.status import MANY_FILES
 
 _FATES = ((RUN, "to run"), (DONE, "done"), (IN_FLIGHT, "in flight"), (LATER, "left for later"))
+_MOST = 4  # lines about results that are made again
 _BASES = {
     "known": "from known run times",
     "asked": "if each task takes all the time it requests",
@@ -60,6 +61,7 @@ def plan_lines(
         said = [f"{node.fates.count(fate)} {words}" for fate, words in _FATES if fate in node.fates]
         yield f"  {name:<{width}}  {axes_of(node.node)}: {', '.join([*said, *_awaited(node.node)])}"
     yield from change_lines(plan, draft.rundir)
+    yield from _made_again(draft)
     yield from _why_later(draft)
     if running := running_stale(draft.standing):
         yield f"Running, of an earlier version: {some(running)}. Submitting needs --replace."
@@ -212,6 +214,18 @@ def _counted(draft: Draft) -> str:
     return ", ".join([*said, *(f"{count} {words}" for count, words in counts if count)])
 
 
+def _made_again(draft: Draft) -> Iterator[str]:
+    """Yield which results do not count any more, and why."""
+    lost = (Reason.DAMAGED, Reason.GONE, Reason.CHANGED)
+    found = [one for one in draft.standing.tasks.values() if one.reason in lost]
+    if found:
+        yield "Made again, since the result is not what it was:"
+    for task in found[:_MOST]:
+        yield f"  {task.name}: {task.words}"
+    if len(found) > _MOST:
+        yield f"  and {counted(len(found) - _MOST, 'other')}"
+
+
 def _why_later(draft: Draft) -> Iterator[str]:
     """Name the tasks that keep others, or themselves, from being submitted now."""
     if not draft.plan.count(LATER):
@@ -296,6 +310,7 @@ def plan_json(draft: Draft, cores: int | None = None) -> dict[str, Any]:
             n: [*dict(one.node.awaited)] for n, one in plan.nodes.items() if one.node.awaited
         },
         "needs_replace": running_stale(draft.standing),
+        "made_again": [line.strip() for line in _made_again(draft)][1:],
         "changed": [line.strip() for line in change_lines(plan, draft.rundir)][1:],
         "expected": expected,
         "cost": {

@@ -220,14 +220,16 @@ def run_child(element: Element, worker: int) -> None:
             check(element.inputs, BEFORE)
         function, fixed = load_call(header, element.call)
         outcome.home, outcome.above, outcome.packed = header["run"], element.above, element.packed
+        outcome.loose = header.get("loose", {}).get(element.node, ())
         arguments = {**fixed, **loads(element.arguments())}
         os.chdir(header["cwd"])
         if element.folder:
             enter_folder(element)
         value = absolute(call(function, arguments), element.folder)
-        made = {**check_made(value), **measured(value, header, element.node)}
+        measures = measured(value, header, element.node)
         pickled = dump_any(value)
         finish()  # what an exit handler still writes belongs to a task that succeeded
+        made = {**check_made(value), **measures}
         os.chdir(header["run"])
         check_end(element)
         element.keep(True, element.record(ok=True, **made, **usage()), pickled)
@@ -347,12 +349,19 @@ def left_by_handler(error: BaseException) -> bool:
 
 
 def check_made(value: Any) -> dict[str, Any]:
-    """Return the paths that a task returned, for its outcome; raise NotMade if one is not there."""
+    """Return the paths that a task returned, for its outcome, and what these files are like.
+
+    Raises NotMade if one is not there.
+    """
     paths = [*paths_in(value)]
     for path in paths:
         if not os.path.exists(path):
             raise NotMade(f"it returned {path}, which does not exist")
-    return {"paths": paths} if paths else {}
+    if not paths:
+        return {}
+    from hpcpipe.worker.made import note
+
+    return {"paths": paths, "files": note(paths)}
 
 
 def measured(value: Any, header: dict[str, Any], node: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ FULL = (ENOSPC, EDQUOT)
 own_pack = home = ""
 above: Sequence[tuple[Any, ...]] = ()
 packed: dict[str, str] = {}
+loose: Sequence[int] = ()  # edges along which files come that others may have changed in place
 
 
 TWICE = b"="  # in place of a digest: what follows is there twice
@@ -156,24 +157,22 @@ def open_trusted(path: str) -> BinaryIO:
     return file
 
 
-def load_value(path: str, select: Sequence[Any] = ()) -> Any:
-    """Load the value of a task that succeeded, or the part of it that ``select`` leads to.
+def load_value(path: str) -> Any:
+    """Load the value of a task that succeeded; raises Damaged, Refused or OSError."""
+    return load_result(path)[1]
 
-    Raises Damaged, Refused or OSError.
-    """
+
+def load_result(path: str) -> tuple[dict[str, Any], Any]:
+    """Load the record and the value of a task that succeeded; raises as `load_value`."""
     with open_result(path) as file:
-        load(file)
-        value = load(file)
-    for step in select:
-        value = value[step]
-    return value
+        return load(file), load(file)
 
 
-def load_paths(path: str, *, sh: bool) -> list[str]:
-    """Load the paths that a task returned; raises as `load_value`."""
+def load_paths(path: str, *, sh: bool) -> tuple[list[str], dict[str, Any]]:
+    """Load the paths that a task returned, and its record; raises as `load_value`."""
     with open_result(path) as file:
         record = load(file)
-        return [*paths_in(load(file))] if sh else record.get("paths", [])
+        return [*paths_in(load(file))] if sh else record.get("paths", []), record
 
 
 def open_result(path: str) -> BinaryIO:
@@ -256,21 +255,35 @@ def load_folder() -> str:
 def load_upstreams(edge: int, select: Sequence[Any] = ()) -> list[Any]:
     """Load all values that come along an edge, or a part of each.
 
-    Raises Damaged for one that is not what was written, which is made again at the next submission.
+    Raises Damaged for one that is not what was written, and InputChanged for one of which a file
+    was changed: either is made again at the next submission.
     """
     node, keys = above[edge][:2]
     values = []
+    made: dict[str, list[Any]] = {}
     for at in range(0, len(keys), 16):
         key = keys[at : at + 16].hex()
         path = packed.get(key) or f"results/{node}/{key}.pkl"
         path = path if path.startswith("#") else os.path.join(home, path)
         try:
-            values.append(load_value(path, select))
+            record, value = load_result(path)
         except Damaged as error:
             disown(home, node, key, f"{own_pack}{path}" if path.startswith("#") else path)
             raise Damaged(
                 f"the result of {node} is damaged, so that it must be made again"
             ) from error
+        if "files" in record and edge not in loose:
+            from hpcpipe.worker.made import noted
+
+            for one, facts in noted(record, record.get("paths") or [*paths_in(value)]).items():
+                made.setdefault(one, []).append(facts)
+        for step in select:
+            value = value[step]
+        values.append(value)
+    if made:
+        from hpcpipe.worker.made import check
+
+        check(made, node)
     return values
 
 

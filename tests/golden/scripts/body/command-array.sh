@@ -41,21 +41,65 @@ each_made() {  # before the command, note what is there; afterwards: is each the
     fi
     name=${name#*"$newline"}
   done
+  [ -n "$begins" ] || note_made "$@"
+}
+
+note_made() {  # what is there now, for those who read it: see worker/made.py
+  files=''
+  for path; do
+    fact=$(LC_ALL=C stat -L -c '%s %.9Y' -- "$path" 2>/dev/null) digest=''
+    case $fact in '' | *[!0-9.\ ]*) files=''; return 0 ;; esac
+    [ ! -f "$path" ] || [ "${fact% *}" -gt 67108864 ] || digest=$(b2sum <"$path" 2>/dev/null)
+    digest=${digest%% *}
+    files="$files$fact ${digest:--} "
+  done
 }
 
 inputs() { :; }  # unless the task has some
+takes() { :; }  # likewise, of files that others made
 
-each_same() {  # has each input the size, inode and time that the plan saw, or else the content?
-  [ "$(LC_ALL=C TZ=UTC0 stat -L -c '%s %i %y' -- "$@" 2>/dev/null)" != "$facts" ] || return 0
+each_taken() {  # are the files as those upstream noted them, whose outcomes are $above?
+  facts='' digests=''
+  for where in $above; do
+    found='' before=''
+    case $where in
+    *'#'*)
+      case $where in '#'*) where=$pack$where ;; esac
+      found=$(sed -n "/^${where##*#} ok /,/^sVfiles/{/^sVfiles/{n;p;};}" "${where%#*}" 2>/dev/null) ;;
+    *)
+      while IFS= read -r line; do
+        [ "$before" != sVfiles ] || { found=$line; break; }
+        before=$line
+      done 2>/dev/null <"$where" ;;
+    esac
+    found=${found##*"$newline"}
+    [ -n "$found" ] || return 0  # by an earlier version
+    read_noted ${found#V}
+  done
+  facts=${facts%"$newline"} look='%s %.9Y' when="after it was made"
+  each_same "$@"
+}
+
+read_noted() {
+  while [ "$#" -gt 2 ]; do
+    facts="$facts$1 $2$newline" digests="$digests$3 "
+    shift 3
+  done
+}
+
+each_same() {  # has each file the facts ($look) that were seen, or else the content?
+  [ "$(LC_ALL=C TZ=UTC0 stat -L -c "$look" -- "$@" 2>/dev/null)" != "$facts" ] || return 0
   fact=$facts name=$names
   for digest in $digests; do
     path=$1
     if [ ! -e "$path" ]; then
       words="is gone $when" sum=''
-      [ "$when" = "since it was planned" ] || sum=$digest  # the task itself has moved it
+      [ "$when" != "while the task ran" ] || sum=$digest  # the task itself has moved it
     else
       words="changed $when" sum=$digest
-      [ "$(TZ=UTC0 stat -L -c '%s %i %y' -- "$path")" = "${fact%%"$newline"*}" ] || sum=$(b2sum <"$path")
+      [ -d "$path" ] && [ "$when" = "after it was made" ] ||  # of a folder nothing is compared
+        [ "$(LC_ALL=C TZ=UTC0 stat -L -c "$look" -- "$path")" = "${fact%%"$newline"*}" ] ||
+        sum=$(b2sum <"$path")
     fi
     case $sum in
     "$digest"*) ;;
@@ -135,7 +179,7 @@ outcome() {  # two pickles in their text form; a copy of them stands in for a di
   outcome="(dVok${newline}I0$1${newline}sVjob${newline}V$job${newline}sVhost${newline}V$host${newline}s\
 Vattempt${newline}I${attempt:-0}${newline}sVwall${newline}F$((wall / 100)).$part${newline}s\
 Vexit${newline}$2sVsignal${newline}$3sVterminated${newline}I0${terminated:-0}${newline}s\
-Verror${newline}V$4${newline}s${cause:+Vcause${newline}V$cause${newline}s}.$5"
+Verror${newline}V$4${newline}s${cause:+Vcause${newline}V$cause${newline}s}${files:+Vfiles${newline}V$files${newline}s}.$5"
   length=$((2 * ${#outcome}))
 }
 
@@ -279,7 +323,9 @@ interruptible() {  # the words of the command
 
 run() {  # the words of the command
   clock
-  started=$now when="since it was planned"
+  started=$now files=''
+  takes || put err 0 N N "$error" N.
+  when="since it was planned"
   inputs || put err 0 N N "$error" N.
   old='' begins=1
   made

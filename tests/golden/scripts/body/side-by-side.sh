@@ -42,8 +42,8 @@
  }
 @@
  Vexit${newline}$2sVsignal${newline}$3sVterminated${newline}I0${terminated:-0}${newline}s\
--Verror${newline}V$4${newline}s${cause:+Vcause${newline}V$cause${newline}s}.$5"
-+Verror${newline}V$4${newline}s${cause:+Vcause${newline}V$cause${newline}s}${barred:+Vbarred${newline}I$barred${newline}s}.$5"
+-Verror${newline}V$4${newline}s${cause:+Vcause${newline}V$cause${newline}s}${files:+Vfiles${newline}V$files${newline}s}.$5"
++Verror${newline}V$4${newline}s${cause:+Vcause${newline}V$cause${newline}s}${files:+Vfiles${newline}V$files${newline}s}${barred:+Vbarred${newline}I$barred${newline}s}.$5"
    length=$((2 * ${#outcome}))
 @@
  
@@ -71,7 +71,7 @@
 +  exit 0
  }
 @@
-   started=$now when="since it was planned"
+   when="since it was planned"
 -  inputs || put err 0 N N "$error" N.
 +  [ "$these" = "$compared" ] || inputs || put err 0 N N "$error" N.
    old='' begins=1
