@@ -18,6 +18,7 @@ from hpcpipe.jobs import JobEnd, Reason
 from hpcpipe.keys.fates import RUN
 from hpcpipe.run import Run, retry
 from hpcpipe.site import Queue
+from hpcpipe.worker import inputs
 
 ODD = "it's \\u00e9 ñ\n.txt"  # a name with what sh and pickles give a meaning
 SLOW = """
@@ -68,7 +69,7 @@ def ended(lab: Lab) -> None:
     lab.scheduler.says = dict.fromkeys(lab.scheduler.says, JobEnd("FAILED", Reason.EXIT, 1))
 
 
-@pytest.mark.parametrize("how", ["written", "replaced", "same time", "gone"])
+@pytest.mark.parametrize("how", ["written", "time restored", "replaced", "same time", "gone"])
 def test_a_file_that_changed_before_the_task_began_is_named(
     lab: Lab, lay: Callable[..., Path], how: str
 ) -> None:
@@ -79,6 +80,9 @@ def test_a_file_that_changed_before_the_task_began_is_named(
     new.write_text(before.replace(before[0], "#", 1))
     if how == "written":
         file.write_text(new.read_text())
+    elif how == "time restored":
+        file.write_text(new.read_text())
+        os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
     elif how == "gone":
         file.unlink()
     else:
@@ -171,3 +175,28 @@ def test_a_folder_that_changed_after_it_was_planned_is_noticed_by_the_next_retry
     assert lab.run("work").out == b"late\n"
     lab.scheduler.says = dict.fromkeys(lab.scheduler.says, JobEnd("COMPLETED", None, 0))
     assert retry(lab.rundir.folder, site=lab.site)[1].plan.count(RUN) == 1
+
+
+def test_a_file_that_is_as_it_was_is_not_read(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path("a.txt").absolute()
+    file.write_text("A")
+    facts = os.stat(file)
+    exact = facts.st_size, facts.st_mtime_ns, facts.st_ino, facts.st_ctime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "digest_content", lambda _: pytest.fail("read"))
+        inputs.check([(str(file), exact, b"", True)], inputs.BEFORE)
+    spy = Path("bin").absolute()
+    spy.mkdir()
+    (spy / "b2sum").write_text(
+        f'#!/bin/sh\ntouch "{spy}/called"\nexec {shutil.which("b2sum")} "$@"\n'
+    )
+    (spy / "b2sum").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
+    lab.workflow.command("cat {file}", name="work", file=file)
+    lab.submit()
+    for touched in (False, True):
+        if touched:
+            os.utime(file, (1, 1))
+        assert lab.run("work").status == 0
+        assert (spy / "called").exists() == touched
+        lab.find("work").good.unlink()

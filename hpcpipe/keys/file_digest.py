@@ -33,7 +33,8 @@ class Files:
         self.how = how
         self.known: dict[str, tuple[Any, ...]] = {} if known is None else known
         self.missing: dict[str, None] = {}  # a set, in order
-        self.seen: dict[str, tuple[int, int, int]] = {}  # size, mtime in ns, inode, when digested
+        # When digested: size, mtime in ns, inode, and ctime in ns, which nobody can set.
+        self.seen: dict[str, tuple[int, int, int, int]] = {}
 
     def digest(self, path: Path) -> bytes:
         """Return the digest of a file or folder; a missing one has a digest of its own."""
@@ -51,10 +52,9 @@ class Files:
             return combine(b"folder", *(() if name == "/" else _walk(name)))
         if not S_ISREG(stat.st_mode):
             return combine(b"special", os.fsencode(name))
-        facts = self.seen[name] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        exact = self.seen[name] = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
         if self.how == "stat":
-            return combine(b"stat", os.fsencode(name), repr(facts[:2]).encode())
-        exact = (*facts, stat.st_ctime_ns)  # which nobody can set, unlike the mtime
+            return combine(b"stat", os.fsencode(name), repr(exact[:2]).encode())
         remembered = self.known.get(name)
         if remembered and tuple(remembered[:-1]) == exact:
             return bytes.fromhex(remembered[-1])

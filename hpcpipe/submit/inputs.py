@@ -12,7 +12,7 @@ from hpcpipe.keys.file_digest import MISSING, combine, traced_files
 from hpcpipe.store.plan import NodeRecord
 from hpcpipe.worker.inputs import Input
 
-Facts = tuple[int, int, int]  # size, mtime in ns, inode
+Facts = tuple[int, int, int, int]  # size, mtime in ns, inode, ctime in ns
 
 
 class Inputs:

@@ -31,6 +31,8 @@ from hpcpipe.worker import task as worker
 from hpcpipe.worker.inputs import Input
 from hpcpipe.worker.outcome import pack_path, result_path
 
+_LOOSE, _EXACT = "%s %i %y", "%s %i %y %z"  # of stat(1), with TZ=UTC0
+
 
 @dataclass(frozen=True)
 class TaskFile:
@@ -285,19 +287,26 @@ class TaskWriter:
 def _compared(inputs: Sequence[Input]) -> bytes:
     """Write what sh compares input files with: as stat(1) shows them, and as b2sum(1) does."""
     paths = joined([path for path, *_ in inputs])
-    facts = quote("\n".join(_as_stat(*seen) if seen else "-" for _, seen, *_ in inputs))
+    exact = all(content for *_, content in inputs)  # it is of all files of a plan, or of none
+    facts = quote("\n".join(_as_stat(seen, exact) if seen else "-" for _, seen, *_ in inputs))
     digests = " ".join(digest.hex() if content else "-" for *_, digest, content in inputs)
     text = (
         f"; facts={facts}; digests='{digests}'; names={joined_names(inputs)}; "
-        f"inputs() {{ look='%s %i %y'; set -- {paths}; each_same \"$@\"; }}"
+        f"inputs() {{ look='{_EXACT if exact else _LOOSE}'; set -- {paths}; each_same \"$@\"; }}"
     )
     return text.encode("utf-8", "surrogateescape")
 
 
-def _as_stat(size: int, mtime: int, inode: int) -> str:
-    """Write the facts of a file as ``TZ=UTC0 stat -c '%s %i %y'`` does."""
-    seconds, ns = divmod(mtime, 10**9)
-    return f"{size} {inode} {strftime('%Y-%m-%d %H:%M:%S', gmtime(seconds))}.{ns:09} +0000"
+def _as_stat(facts: Facts, exact: bool) -> str:
+    """Write the facts of a file as stat(1) does."""
+    size, mtime, inode, ctime = facts
+    times = (mtime, ctime) if exact else (mtime,)
+    return " ".join((str(size), str(inode), *map(_as_time, times)))
+
+
+def _as_time(time: int) -> str:
+    seconds, ns = divmod(time, 10**9)
+    return f"{strftime('%Y-%m-%d %H:%M:%S', gmtime(seconds))}.{ns:09} +0000"
 
 
 def joined_names(inputs: Sequence[Input]) -> str:

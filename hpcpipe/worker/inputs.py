@@ -1,7 +1,9 @@
 """Input files on a node: are they what the plan saw? Imported only by tasks that have some.
 
-An input is a tuple: its path; its size, time (ns) and inode when the plan was made, or None; its
-digest then; and whether that is of its content. Only where size, time or inode differ is it read.
+An input is a tuple: its path; its size, time (ns), inode and change time (ns) when the plan was
+made, or None; its digest then; and whether that is of its content. Only where one of these differs
+is it read. Nobody can set the change time. Links and permissions change it, too, so that it does
+not count where the content does not.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Input = tuple[str, tuple[int, int, int] | None, bytes, bool]
+Input = tuple[str, tuple[int, int, int, int] | None, bytes, bool]
 
 SIZE = 16  # bytes of a digest
 BEFORE, AFTER = "since it was planned", "while the task ran"
@@ -37,7 +39,8 @@ def check(inputs: Sequence[Input], when: str) -> None:
     for path, facts, digest, content in inputs:
         try:
             stat = os.stat(path)
-            if (stat.st_size, stat.st_mtime_ns, stat.st_ino) == facts:
+            now = stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
+            if now == facts or (facts and not content and now[:3] == facts[:3]):
                 continue
             if content and digest_content(path) == digest:
                 continue
