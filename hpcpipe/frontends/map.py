@@ -18,6 +18,7 @@ from hpcpipe.graph.command import Command, exported
 from hpcpipe.graph.each import each
 from hpcpipe.graph.node import Node
 from hpcpipe.graph.workflow import Workflow
+from hpcpipe.keys.words import file_in
 from hpcpipe.resources import Resources
 
 
@@ -172,7 +173,7 @@ def uncounted(workflow: Workflow) -> Iterator[str]:
     assert node.call.inputs is not None
     if folders := [word for word in node.call.words[1:] if os.path.isdir(word)]:
         yield f"changes in {' '.join(folders)} do not count"
-    scripts = (word for word in node.call.words[1:] if " " in word and not os.path.exists(word))
+    scripts = (word for word in node.call.words[1:] if not (file_in(word) or os.path.isdir(word)))
     lines = any(source.commands for source in node.call.inputs.sources)
     within = {"within a word": scripts, "in the lines": (r[0] for r in node.call.inputs if lines)}
     for where, texts in within.items():

@@ -32,6 +32,7 @@ from hpcpipe.keys.code import (
     submodules,
 )
 from hpcpipe.keys.file_digest import Files, combine
+from hpcpipe.keys.words import file_in
 
 # Attributes of a class that do not affect what it does, or that differ in every process.
 _NO_CONTENT = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
@@ -261,6 +262,10 @@ class Digests:
         return combine(b"made", *map(self.digest, parts))
 
 
+def _itself(word: str) -> str | None:
+    return word if word and os.path.exists(word) else None
+
+
 def files_of(node: Node, name: str) -> Callable[[Any], Any]:
     """Return a function that reads text in an input as the file it names.
 
@@ -268,7 +273,7 @@ def files_of(node: Node, name: str) -> Callable[[Any], Any]:
     hint of a function's parameter has a `Path` in it.
     """
     if isinstance(node.call, Command):
-        return _words_and_files
+        return lambda value: _words_and_files(value, file_in)
     hint = hint_of(node.call, name)
     if not names_file(hint):
         return lambda value: value
@@ -277,11 +282,11 @@ def files_of(node: Node, name: str) -> Callable[[Any], Any]:
     return lambda value: as_files(value, hint)
 
 
-def _words_and_files(value: Any) -> Any:
+def _words_and_files(value: Any, find: Callable[[str], str | None] = _itself) -> Any:
     if isinstance(value, list | tuple):
-        return [_words_and_files(item) for item in value]
-    if isinstance(value, str) and value and os.path.exists(value):
-        return value, Path(value)
+        return [_words_and_files(item, find) for item in value]
+    if isinstance(value, str) and (path := find(value)):
+        return value, Path(path)
     return value
 
 

@@ -11,7 +11,6 @@ like. Everything is in columns, one entry a task, so that a million tasks stay c
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from array import array
@@ -34,9 +33,9 @@ from hpcpipe.keys.grow import make_growth, refresh_growth
 from hpcpipe.keys.make_keys import make_keys, places_of
 from hpcpipe.keys.payloads import Writer
 from hpcpipe.keys.pickling import Own, check_callable
-from hpcpipe.keys.programs import own_program
+from hpcpipe.keys.words import files_of_words, uncounted
 from hpcpipe.resources import Resources
-from hpcpipe.store.plan import Frozen, NodeRecord
+from hpcpipe.store.plan import UNCOUNTED, Frozen, NodeRecord
 
 _SHOWN = 8  # bytes of digests that are kept to be shown and compared
 
@@ -132,6 +131,8 @@ def freeze(
         record = _freeze_node(node, shared, columns, workflow.sweep, writer, frozen)
         said = [*parts, *_code_parts(digests)]
         record.parts = [(what, bytes(digest)[:_SHOWN]) for what, digest in said if what]
+        if isinstance(node.call, Command):
+            record.parts += [(what, UNCOUNTED) for what in uncounted(node.call, _given(node))]
         frozen[node.name] = record
     return Frozen(
         workflow.name,
@@ -271,21 +272,17 @@ def _node_parts(node: Node, asked: Resources, digests: Digests) -> list[tuple[st
     if isinstance(node.call, Command):
         parts.append(("command", digests.digest(node.call.identity)))
         parts += [
-            (f"file {word}", digests.digest(path)) for word, path in _files_of_words(node.call)
+            (f"file {word}", digests.digest(path)) for word, path in files_of_words(node.call)
         ]
     else:
         parts.append(("", digests.digest(node.call)))
     return parts
 
 
-def _files_of_words(command: Command) -> Iterator[tuple[str, Path]]:
-    """Yield the words of a command that name a file: an edited script is another command."""
-    program, *words = command.words
-    if "/" in program:
-        words.insert(0, program)
-    elif not command.function and (script := own_program(program)):
-        yield program, script
-    yield from ((word, Path(word)) for word in words if os.path.isfile(word))
+def _given(node: Node) -> Iterator[Any]:
+    """Yield the values that the tasks of a node are given, as far as they are known."""
+    for value in node.arguments.values():
+        yield from value.values if isinstance(value, Each) else [value]
 
 
 def _code_parts(digests: Digests) -> Iterator[tuple[str, bytes]]:

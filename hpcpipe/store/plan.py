@@ -29,6 +29,7 @@ from hpcpipe.store.rundir import RunDir, write_whole
 KEY = 16  # bytes
 ENTRY = 32  # bytes: offset 8, length 8, digest 16
 _MAGIC = b"hpcpipe payloads 1\n"
+UNCOUNTED = b""  # in place of a digest, of what may matter and is in no key
 
 
 class Payloads(Protocol):
@@ -179,7 +180,8 @@ class NodeRecord:
     values: int = 0  # of how many edges, the first ones, it takes the values
     recipe: tuple[Any, Any] | None = None  # how keys are made, where they depend on files
     partial: bool = False  # it, or one upstream, may go on without tasks that did not succeed
-    parts: Sequence[tuple[str, bytes]] = ()  # what all keys have in common: its name, a digest
+    parts: Sequence[tuple[str, bytes]] = ()  # what all keys have in common: its name, a digest;
+    # or `UNCOUNTED`
     growth: Growth | None = None  # how it grows, see `hpcpipe.keys.grow`
     awaited: Sequence[
         tuple[str, int]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcpipe.errors import ResultError, UsageError
 from hpcpipe.graph.axes import places
-from hpcpipe.store.plan import NodeRecord
+from hpcpipe.store.plan import UNCOUNTED, NodeRecord
 from hpcpipe.store.record import latest_record
 from hpcpipe.store.rundir import RunDir
 
@@ -57,7 +57,7 @@ def _why(
     new: NodeRecord, index: int, old: NodeRecord, place: int, changed: Mapping[str, set[int]]
 ) -> str:
     """Name what differs in the keys of two tasks of one name."""
-    now, then = Counter(new.parts), Counter(old.parts)
+    now, then = (Counter(part for part in one.parts if part[1] != UNCOUNTED) for one in (new, old))
     said = dict.fromkeys(what for what, _ in [*(now - then), *(then - now)])
     code = [what.removeprefix("code ") for what in said if what.startswith("code ")]
     words = [f"code of {new.name}: {', '.join(code)}"] if code else []
@@ -98,7 +98,8 @@ def key_lines(rundir: RunDir, name: str) -> Iterator[str]:
     node, index = latest_record(rundir).one(name)
     yield f"{node.task(index)}  key {node.key(index)}"
     for what, digest in sorted(node.parts):
-        yield f"  {what}  {digest.hex()}"
+        if digest != UNCOUNTED:
+            yield f"  {what}  {digest.hex()}"
     for path, digest in chain.from_iterable(files.items() for files in _files(node, index)):
         yield f"  file {path}  {digest.hex()[:16]}"
     if node.folder:
@@ -110,3 +111,6 @@ def key_lines(rundir: RunDir, name: str) -> Iterator[str]:
             yield f"  after {above.task(parent)}  {above.key(parent)[:16]}"
         if len(parents) > _MOST:
             yield f"  after {len(parents) - _MOST} other tasks of {above.name}"
+    for what, digest in sorted(node.parts):
+        if digest == UNCOUNTED:
+            yield f"  not in it: {what}, which the command may use"
