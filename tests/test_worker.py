@@ -69,6 +69,11 @@ def leave(go: str) -> str:
     return wait_for(go)
 
 
+def vanish_when_told(go: str) -> str:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    return wait_for(go)
+
+
 @task(folder=True)
 def make_files() -> dict[str, Any]:
     Path("out.txt").write_text("made")
@@ -376,15 +381,28 @@ def test_what_ends_with_0_when_told_to_end_may_not_have_finished(lab: Lab, tmp_p
     tidies = "trap 'exit 0' TERM; echo; while :; do sleep 0.01; done"
     lab.workflow.command(["sh", "-c", tidies], name="command")
     lab.workflow.add(leave, go=str(tmp_path / "go"))
+    lab.workflow.add(vanish_when_told, go=str(tmp_path / "go"))
     lab.submit()
-    for name in ("command", "leave"):
+    words = {"command": "told to end, it ended with 0, finished or not"}
+    for name in ("command", "leave", "vanish_when_told"):
         with lab.start(name) as process:
             first_line(process)
             process.terminate()
             assert finished(process).status == 1
         assert not lab.outcome(name)["ok"]
-        assert lab.outcome(name)["error"].startswith("told to end, it ")
-    assert lab.outcome("command")["terminated"]
+        said = "terminated: it ended with 0, and its result is not there"
+        assert lab.outcome(name)["error"] == words.get(name, said)
+        assert lab.outcome(name)["terminated"]  # why, the accounting may know
+        assert lab.outcome(name)["exit"] == 0
+
+
+def test_a_function_that_ends_its_process_with_0_has_failed_and_so_does_its_job(lab: Lab) -> None:
+    lab.workflow.add(os._exit, status=0, name="gone")
+    lab.submit()
+    assert lab.run("gone").status == 1
+    assert lab.outcome("gone")["error"] == (
+        "the process ended with exit 0 before the task returned"
+    )
 
 
 def test_without_its_upstreams_outcome_an_element_does_not_run(

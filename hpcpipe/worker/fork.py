@@ -114,6 +114,7 @@ def settle(element: Element, status: int, used: Any) -> int:
     code = os.waitstatus_to_exitcode(status)
     if not recorded(element):
         record_end(element, code, used)  # raises where there is no space for it
+        code = code or 1  # it has failed, whatever it ended with
     element.release()
     if code and element.header["wakes"]:
         wake()
@@ -141,6 +142,8 @@ def record_end(element: Element, code: int, used: Any) -> None:
     """Record how the process of a task ended that left no outcome."""
     if code < 0:
         words = "terminated" if terminated else f"killed by signal {-code}"
+    elif code == 0 and terminated:
+        words = LeftWhenTold.hpcpipe_words
     elif code == outcome.NO_SPACE:
         words = "No space left on device: its outcome could not be written"
     else:
@@ -326,6 +329,13 @@ class NotMade(Exception):
         self.words = words
 
 
+class LeftWhenTold(SystemExit):
+    """A task was told to end, and left with 0."""
+
+    hpcpipe_words = "terminated: it ended with 0, and its result is not there"
+    hpcpipe_terminated = True  # why, the accounting may know
+
+
 def call(function: Any, arguments: dict[str, Any]) -> Any:
     """Call a task's function; to leave with 0 is to return nothing, unless told to end."""
     try:
@@ -334,7 +344,7 @@ def call(function: Any, arguments: dict[str, Any]) -> Any:
         if leaving.code:
             raise
         if left_by_handler(leaving):
-            raise SystemExit("told to end, it left with 0, finished or not") from None
+            raise LeftWhenTold(0) from None
         return None
 
 
@@ -423,7 +433,10 @@ def record_error(element: Element, error: BaseException) -> None:
         pickled = dumps(None)
     os.chdir(element.header["run"])
     cause = getattr(error, "hpcpipe_cause", None)
-    facts = element.record(ok=False, error=last, trace=trace, exit=code, cause=cause, **usage())
+    ended = {"terminated": True} if hasattr(error, "hpcpipe_terminated") else {}
+    facts = element.record(
+        ok=False, error=last, trace=trace, exit=code, cause=cause, **ended, **usage()
+    )
     element.keep(False, facts, pickled)
 
 
