@@ -99,9 +99,8 @@ def _complain(error: Exception) -> None:
 
 def _is_first(rundir: RunDir, record: RunRecord, mine: str) -> bool:
     """Note that the end of a run was told; return whether it had not been."""
-    mark = b"%d\n" % record.run
     with locked(rundir, holder=mine):
-        if rundir.notified.exists() and rundir.notified.read_bytes() == mark:
+        if rundir.told() == record.run:
             return False
-        write_whole(rundir.notified, mark)
+        write_whole(rundir.notified, b"%d\n" % record.run)
     return True

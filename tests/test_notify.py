@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from deadly import make_deadly, skip_naps
@@ -62,6 +63,28 @@ def test_a_run_that_has_ended_is_told_once_by_a_job_and_again_when_it_is_retried
     ended(run)
     until(lambda: "all 2 tasks succeeded" in told.read_text(), 60)
     assert told.read_text().count("study finished") == 2
+
+
+def test_who_retries_while_the_command_runs_leaves_its_job_alone(lab: Lab, tmp_path: Path) -> None:
+    began, go = tmp_path / "began", tmp_path / "go"
+    lab.workflow.command(["test", "-e", str(tmp_path / "mended")], name="work")
+    line = f"touch {began}; until [ -e {go} ]; do sleep 0.05; done"
+    submit(lab.workflow, site=lab.site, notify=line)
+    assert lab.run("work").status == 1
+    lab.scheduler.says["1"] = FAILED
+    job = next_one(lab)
+    telling = Thread(target=run(lab, job))
+    telling.start()
+    try:
+        until(began.exists)
+        retry(lab.rundir.folder, site=lab.site)
+        assert job in lab.scheduler.live
+    finally:
+        go.touch()
+        telling.join(30)
+    left = Ledger(lab.rundir.ledger).read().continuations()
+    assert len(left) == 2  # those of the retry
+    assert job not in [one.job for one in left]
 
 
 @pytest.fixture

@@ -196,6 +196,13 @@ class RunDir:
             raise LockHeld(f"{self.lock_file}: {self.holder()} {words}")
         self.lock_file.unlink(missing_ok=True)
 
+    def told(self) -> int:
+        """Return the last run whose end was told; 0 if there is none."""
+        try:
+            return int(self.notified.read_bytes())
+        except (OSError, ValueError):
+            return 0
+
     def holder(self) -> str:
         """Name who holds the lock, and since when; empty where nobody does."""
         try:

@@ -174,9 +174,12 @@ def follow(
 ) -> list[Submission]:
     """Submit the continuation of a submission; return the earlier ones but ``mine``, to be dropped.
 
-    A scheduler that refuses it is no reason to refuse the tasks: then a person has to retry.
+    Those of a run whose end is being told are left alone: they have nothing else left to do. A
+    scheduler that refuses it is no reason to refuse the tasks: then a person has to retry.
     """
-    earlier = [one for one in ledger.read().continuations() if one.batch != mine]
+    told = draft.rundir.told()
+    every = ledger.read().continuations()
+    earlier = [one for one in every if one.batch != mine and one.run != told]
     follower = _follower(draft, instance)
     try:
         for some in _awaited(draft, instance, jobs):
