@@ -124,6 +124,22 @@ def test_a_continuation_goes_with_its_run_unless_it_may_be_queued(lab: Lab) -> N
     assert find_places(lab.rundir, ledger.read(), Instances(ledger.read())).unreadable == []
 
 
+def test_what_is_left_of_continuations_that_tasks_called_for_goes(lab: Lab) -> None:
+    build(lab, by=10)
+    run_all(lab, "first", "second")
+    old = time.time() - 9000
+    for name in ("+continue-0123abcd", "+continue-4567abcd", "+continue-89abcdef"):
+        script, log = lab.rundir.script(name), lab.rundir.logs / f"{name}.out"
+        for path in (script, log):
+            path.write_text("")
+            os.utime(path, (old, old))
+    os.utime(log)  # it runs
+    lab.rundir.script("+continue-4567abcd").unlink()  # by a client that was killed
+    clean(lab.rundir, 0)
+    left = {path for path in files(lab) if "+continue" in path}
+    assert left == {"batches/+continue-89abcdef.sh", "logs/+continue-89abcdef.out"}
+
+
 def test_a_young_run_keeps_all_that_it_planned(twice: Lab) -> None:
     assert not any(look(twice.rundir, 3600).found.values())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from math import inf
 from typing import NamedTuple
 
 from hpcpipe.errors import ResultError
@@ -17,11 +18,11 @@ from hpcpipe.status.instances import Instances
 from hpcpipe.status.places import find_places
 from hpcpipe.status.poll import ask
 from hpcpipe.status.state import Evidence, judge_all, open_questions, pending_tasks
-from hpcpipe.store.ledger import History, is_cleaned
+from hpcpipe.store.ledger import CONTINUATION, History, is_cleaned
 from hpcpipe.store.outcomes import Store
 from hpcpipe.store.plan import KEY, read_plan
 from hpcpipe.store.record import BatchRecord, RunRecord, latest_record, read_record
-from hpcpipe.store.rundir import RunDir
+from hpcpipe.store.rundir import RunDir, age
 
 _LATEST = 3600.0  # seconds within which a job may arrive that was given up; see `submit.recover`
 
@@ -67,7 +68,13 @@ def find_unused(rundir: RunDir, history: History, older: float) -> Unused:
     return Unused(
         frozenset(old),
         frozenset(run for run, one in old.items() if ids.isdisjoint(one.batches)),
-        frozenset((*(batch.id for batch in unused), *_without_tasks(history, old))),
+        frozenset(
+            (
+                *(batch.id for batch in unused),
+                *_without_tasks(history, old),
+                *_woken(rundir, history, older),
+            )
+        ),
         frozenset(key.hex() for key in keys),
         frozenset({one.plan for one in old.values()} - {one.plan for one in reached}),
         tuple(sorted(busy)),
@@ -114,6 +121,20 @@ def _without_tasks(history: History, old: Mapping[int, RunRecord]) -> Iterator[s
     """Yield what old runs submitted that ran no tasks, and has nothing left to do."""
     mine = (one for one in history.submissions.values() if one.run in old)
     return (one.batch for one in mine if not one.has_tasks)
+
+
+def _woken(rundir: RunDir, history: History, older: float) -> Iterator[str]:
+    """Yield continuations that a task has called for, which are not in the ledger, and are over.
+
+    None has a log that is written to, or waits to begin.
+    """
+    paths = (*rundir.batches.glob(f"{CONTINUATION}*"), *rundir.logs.glob(f"{CONTINUATION}*"))
+    ages: dict[str, float] = {}
+    for path in paths:
+        name = path.name.partition(".")[0]
+        ages[name] = min(age(path), ages.get(name, inf))
+    least = max(older, _LATEST)
+    yield from (one for one in ages if ages[one] > least and one not in history.submissions)
 
 
 def _cut(keys: bytes) -> Iterator[bytes]:
