@@ -66,6 +66,14 @@ def behind(draft: Draft) -> Draft:
     return replace(draft, prepared=(), planned=draft.prepared, awaited=awaited)
 
 
+def after_words(draft: Draft) -> str:
+    """Say what ``--after-run`` makes of a submission; raises UsageError as `behind` does."""
+    folder = draft.options.after_run
+    if behind(draft).awaited:
+        return f"All of it is submitted by a job, once {folder} has succeeded."
+    return f"It need not wait: {folder} has succeeded."
+
+
 def _look(rundir: RunDir) -> Report:
     """Determine how a run stands, once the outcomes of jobs that have ended are there."""
     until = time.monotonic() + LATE + 10

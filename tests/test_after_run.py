@@ -8,10 +8,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fakes import Lab
 from test_attempts import EXIT, begin, continuations, end
 
 from hpcpipe import Workflow, each
+from hpcpipe.cli import hpcpipe
 from hpcpipe.continuing import resume
 from hpcpipe.errors import UsageError
 from hpcpipe.jobs import Reason, State
@@ -119,6 +121,25 @@ def test_after_a_run_that_has_succeeded_it_is_submitted_at_once(lab: Lab) -> Non
     succeed(lab, "first")
     following(lab)
     assert tasks(lab) == ["then"]
+
+
+@pytest.mark.parametrize("verb", ["plan", "map"])
+def test_a_plan_says_what_it_would_wait_for(lab: Lab, verb: str) -> None:
+    lab.workflow.command("true", name="first")
+    lab.submit()
+    Path("flow.py").write_text(
+        "from hpcpipe import Workflow\nwf = Workflow('w')\nwf.command('true', name='t')\n"
+    )
+    end_words = {"plan": ["flow.py"], "map": ["--", "echo", "{}", ":::", "1"]}[verb]
+    words = [verb, "--site", "local", *(["--dry-run"] if verb == "map" else [])]
+    words += ["--after-run", str(lab.rundir.folder), *end_words]
+
+    def said() -> str:
+        return CliRunner().invoke(hpcpipe, words, catch_exceptions=False).output
+
+    assert f"is submitted by a job, once {lab.rundir.folder} has succeeded." in said()
+    succeed(lab, "first")
+    assert f"It need not wait: {lab.rundir.folder} has succeeded." in said()
 
 
 def test_what_cannot_wait_is_refused_and_leaves_nothing(lab: Lab) -> None:

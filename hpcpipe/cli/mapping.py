@@ -148,12 +148,12 @@ def map(  # named as the command; the builtin is not needed here
         click.echo(f"  note   {note}")
     if missing := find_missing(workflow):
         click.echo(f"  note   no such file: {some(missing)}; a task that reads it will fail")
-    if dry_run:
-        _print_plan(workflow, site, calls, scripts=scripts)
-        return
     how = Options(
         over_budget=over_budget, replace=replace, calls=calls, notify=notify, after_run=after_run
     )
+    if dry_run:
+        _print_plan(workflow, site, how, scripts=scripts)
+        return
     run = send(workflow, site, how, {"map": options})
     if wait:
         run.wait(show=True)
@@ -167,15 +167,17 @@ def _piped(words: tuple[str, ...], lines: str | None, bids: str | None) -> tuple
     return () if elsewhere or sys.stdin.isatty() else ("-",)
 
 
-def _print_plan(workflow: Any, site: str | None, calls: int | None, *, scripts: bool) -> None:
+def _print_plan(workflow: Any, site: str | None, how: Options, *, scripts: bool) -> None:
+    from hpcpipe.cli.sending import say_after
     from hpcpipe.site.load import load_site
     from hpcpipe.submit.prepare import draft
     from hpcpipe.views.plan import plan_lines
 
     loaded = load_site(site)
-    drafted = draft(workflow, loaded.site, Options(calls=calls))
+    drafted = draft(workflow, loaded.site, how)
     for line in plan_lines(drafted, loaded.why):
         show(line)
+    say_after(drafted)
     if not scripts:
         show("--scripts prints the scripts, too.")
     for prepared in drafted.prepared if scripts else ():

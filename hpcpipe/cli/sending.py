@@ -134,6 +134,7 @@ def say_submitted(draft: Draft, site_why: str) -> None:
 )
 @site_option
 @calls_option
+@after_run_option
 @resource_options
 def plan(
     workflow: str,
@@ -145,6 +146,7 @@ def plan(
     draw: Path | None,
     site: str | None,
     calls: int | None,
+    after_run: str | None,
     **resources: Any,
 ) -> None:
     """Show what would be submitted, and why the rest would not. Submits nothing."""
@@ -155,7 +157,8 @@ def plan(
 
     loaded = load_site(site)
     made = load_workflow(workflow, arguments)
-    drafted = draft(made, loaded.site, Options(asked(resources), calls=calls))
+    options = Options(asked(resources), calls=calls, after_run=after_run)
+    drafted = draft(made, loaded.site, options)
     if draw:
         from hpcpipe.views.plan_svg import write_drawing
 
@@ -166,9 +169,18 @@ def plan(
         return
     for line in plan_lines(drafted, loaded.why, cores, others=why):
         show(line)
+    say_after(drafted)
     for prepared in drafted.prepared if scripts else ():
         show(f"\n# --- {prepared.id}.sh")
         show(prepared.script)
+
+
+def say_after(drafted: Draft) -> None:
+    """Print what a plan is to wait for."""
+    from hpcpipe.after_run import after_words
+
+    if drafted.options.after_run:
+        show(after_words(drafted))
 
 
 @click.command()
