@@ -69,6 +69,15 @@ class PlanDamaged(ResultError):
     """The frozen plan of a run is missing or damaged, and has to be made again."""
 
 
+class WrittenByNewer(HpcpipeError):
+    """A file of a run has what this version of hpcpipe does not know: it is no damage."""
+
+    exit_status = 8
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"{path}: was written by a newer hpcpipe; use that one, or a later one")
+
+
 class OverBudget(HpcpipeError):
     """The submission may cost an account more than its budget."""
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from fakes import Lab
 
 from hpcpipe import each
-from hpcpipe.errors import ResultError
+from hpcpipe.cli import hpcpipe
+from hpcpipe.errors import ResultError, WrittenByNewer
 from hpcpipe.jobs import JobEnd, Reason, State
 from hpcpipe.run import Run
 from hpcpipe.site import Queue
 from hpcpipe.store import outcomes
+from hpcpipe.store.rundir import read_pickle, write_pickle
 from hpcpipe.views.status import verdict
 
 PLACES = 20
@@ -109,3 +114,31 @@ def test_who_reads_a_damaged_result_fails_with_the_cause_and_not_for_ever(
     lab.submit()
     run_all(lab, "number", "next_number")
     assert Run(lab.rundir.folder).result("next_number") == 1002
+
+
+@pytest.mark.parametrize("file", ["record", "batch", "plan", "node"])
+def test_what_a_newer_version_wrote_is_said_to_be(lab: Lab, file: str) -> None:
+    lab.workflow.add(number, name="work", x=1)
+    lab.submit()
+    if file in ("record", "batch"):
+        path = lab.rundir.record(1)
+        plain = pickle.loads(read_pickle(path)[1])
+        (plain if file == "record" else plain["batches"][0])["later"] = 1
+        content = pickle.dumps(plain)
+        write_pickle(path, (blake2b(content).digest(), content))
+    else:
+        [path] = lab.rundir.plans.glob("*.plan")
+        plain = pickle.loads(path.read_bytes())
+        (plain if file == "plan" else plain["nodes"][0])["later"] = 1
+        content = pickle.dumps(plain)
+        digest = blake2b(content, digest_size=16).hexdigest()
+        path = lab.rundir.plan(digest)
+        path.write_bytes(content)
+        record = pickle.loads(read_pickle(lab.rundir.record(1))[1]) | {"plan": digest}
+        content = pickle.dumps(record)
+        write_pickle(lab.rundir.record(1), (blake2b(content).digest(), content))
+    done = CliRunner().invoke(hpcpipe, ["status", "--run", str(lab.rundir.folder)])
+    assert isinstance(done.exception, WrittenByNewer)
+    with pytest.raises(WrittenByNewer):  # it is not taken for one that is lost
+        lab.submit()
+    assert str(done.exception).startswith(f"{path}: was written by a newer hpcpipe; use that one")

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from hpcpipe.errors import PlanDamaged, ResultError
+from hpcpipe.errors import PlanDamaged, ResultError, WrittenByNewer
 from hpcpipe.graph.axes import Axis, Edge, label
 from hpcpipe.resources import Resources
 from hpcpipe.store.rundir import RunDir, write_whole
@@ -304,7 +304,14 @@ def read_plan(rundir: RunDir, digest: str) -> Frozen:
         raise PlanDamaged(f"{path}: {error.strerror}") from error
     if _digest(content) != digest:
         raise PlanDamaged(f"{path}: damaged")
-    plain = loads(content)
+    try:
+        return _made(rundir, loads(content))
+    except TypeError as error:  # it is whole, and has a field that is not known here
+        raise WrittenByNewer(path) from error
+
+
+def _made(rundir: RunDir, plain: dict[str, Any]) -> Frozen:
+    """Make a plan of plain values; raises TypeError for one that is not known."""
     nodes = [
         NodeRecord(
             **{

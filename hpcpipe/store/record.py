@@ -14,7 +14,7 @@ from itertools import pairwise, repeat
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from hpcpipe.errors import ResultError, UsageError, near
+from hpcpipe.errors import PlanDamaged, ResultError, UsageError, WrittenByNewer, near
 from hpcpipe.graph.axes import Axis
 from hpcpipe.resources import Resources
 from hpcpipe.store.ledger import History, Ledger, is_cleaned
@@ -172,6 +172,14 @@ def read_record(rundir: RunDir, run: int) -> RunRecord:
             plain = loads(content)
         case _:
             raise ResultError(f"{path}: missing or damaged; what run {run} planned is unknown")
+    try:
+        return _made(rundir, plain)
+    except TypeError as error:  # it is whole, and has a field that is not known here
+        raise WrittenByNewer(path) from error
+
+
+def _made(rundir: RunDir, plain: dict[str, Any]) -> RunRecord:
+    """Make a record of plain values; raises TypeError for one that is not known."""
     batches = [
         BatchRecord(**{**batch, "resources": Resources(**batch["resources"])})
         for batch in plain["batches"]
@@ -193,7 +201,7 @@ class _Nodes(Mapping[str, NodeRecord]):
     def _nodes(self) -> Mapping[str, NodeRecord]:
         try:
             return read_plan(self._rundir, self._plan).nodes
-        except ResultError:
+        except PlanDamaged:
             return _guessed(self._batches)
 
     def __getitem__(self, name: str) -> NodeRecord:
