@@ -70,12 +70,14 @@ def wait(run: Run) -> Run:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_group_step_runs_with_those_that_succeeded_and_again_with_all(
-    tmp_path: Path, packed: bool
+    tmp_path: Path, packed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = Study(tmp_path, at_least=0.5, **({"pack": 2} if packed else {}))
     run = study.run(3)
     assert run.results("total") == {"": [10, 20, 40]}
-    assert run.results("report") == {"": "3 of them"}
+    assert "total: made without grow/3" in caplog.messages
+    assert run.result("report") == "3 of them"
+    assert "report: made without grow/3" in caplog.messages
     now = run.report()
     assert verdict(now) == "finished: 2 of 10 tasks failed or were blocked"
     assert [(t.name, t.missing) for t in now.partial] == [("total", "grow/3"), ("report", "grow/3")]
@@ -83,11 +85,13 @@ def test_a_group_step_runs_with_those_that_succeeded_and_again_with_all(
     assert "total succeeded without 1 task: grow/3" in screen
     assert report_json(now, str)["partial"][0] == {"task": "total", "without": ["grow/3"]}
     assert "  without    grow/3" in explain(run.rundir, "total")
+    caplog.clear()
     run = study.retry(2)  # which has succeeded already
     assert run.report().total == {State.DONE: 10}
     assert run.report().partial == []
     assert run.results("total") == {"": [10, 20, 30, 40]}
     assert run.results("report") == {"": "4 of them"}
+    assert "without" not in caplog.text
 
 
 def test_without_others_it_is_made_anew_each_time_and_never_taken_for_the_whole(
