@@ -352,6 +352,20 @@ def test_a_task_that_is_good_is_not_run_again(lab: Lab, work: Callable[..., Node
     assert runs() == 1
 
 
+def test_a_task_whose_runs_folder_was_renamed_meanwhile_leaves_its_outcome_there(
+    lab: Lab, tmp_path: Path
+) -> None:
+    lab.workflow.add(heed, go=str(tmp_path / "go"))
+    lab.submit()
+    good, moved = lab.find("heed").good, lab.rundir.folder.with_name("moved")
+    with lab.start("heed") as process:
+        first_line(process)
+        lab.rundir.folder.rename(moved)
+        process.terminate()
+        assert finished(process).status == 0
+    assert (moved / good.relative_to(lab.rundir.folder)).exists()
+
+
 def test_a_task_told_to_end_is_recorded_as_terminated(
     lab: Lab, work: Callable[..., Node], tmp_path: Path
 ) -> None:

@@ -214,6 +214,7 @@ def run_child(element: Element, worker: int) -> None:
     header = element.header
     status = 1
     try:
+        element.home = os.open(".", os.O_RDONLY)
         join_claim(element.claim, worker)
         if element.log:
             part(element)
@@ -233,7 +234,7 @@ def run_child(element: Element, worker: int) -> None:
         pickled = dump_any(value)
         finish()  # what an exit handler still writes belongs to a task that succeeded
         made = {**check_made(value), **measures}
-        os.chdir(header["run"])
+        os.fchdir(element.home)
         check_end(element)
         element.keep(True, element.record(ok=True, **made, **usage()), pickled)
         status = 0
@@ -431,7 +432,7 @@ def record_error(element: Element, error: BaseException) -> None:
         pickled = dump_any(error)
     except Exception:  # an exception that cannot be pickled has still been recorded in words
         pickled = dumps(None)
-    os.chdir(element.header["run"])
+    os.fchdir(element.home)
     cause = getattr(error, "hpcpipe_cause", None)
     ended = {"terminated": True} if hasattr(error, "hpcpipe_terminated") else {}
     facts = element.record(

@@ -96,6 +96,7 @@ class Element:
         self.job, self.attempt, self.started = job, int(attempt or 0), 0.0
         self.mine = mine  # what this process writes into a claim
         self.lane, self.size = 0, 0
+        self.home = -1  # the run's folder, whose name may change while the task runs
         self.log = f"logs/{file.batch}.{self.key}.out" if file.header["lanes"] > 1 else ""
         self.good = result_path(self.node, self.key)
         self.bad = error_path(self.node, self.key, file.batch)
