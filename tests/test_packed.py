@@ -19,8 +19,8 @@ from fakes import Lab, finished, until
 
 from hpcpipe import each, task
 from hpcpipe.graph.node import Node
-from hpcpipe.jobs import State
-from hpcpipe.run import Run
+from hpcpipe.jobs import JobEnd, State
+from hpcpipe.run import Run, retry
 from hpcpipe.site import Queue
 from hpcpipe.status.report import make_report
 from hpcpipe.submit.cancel import cancel
@@ -228,3 +228,35 @@ def test_what_comes_after_an_outcome_that_was_cut_short_is_found(tmp_path: Path)
         (keys[2], False),
     ]
     assert [key for key, *_ in scan_pack(str(pack), size)] == [keys[2]]
+
+
+def counted(i: int, file: str) -> int:
+    with open(file, "a") as shared:
+        shared.write("x")
+    return len(Path(file).read_text()) + 100 * i
+
+
+@pytest.mark.parametrize("names", [["counted/1"], ["counted/1", "counted/2"]])
+def test_a_packed_task_that_ran_again_has_the_later_result(lab: Lab, names: list[str]) -> None:
+    file = Path("counter").absolute()
+    numbers = each([1, 2, 3], axis="i")
+    lab.workflow.add(task(pack=2)(counted), i=numbers, file=str(file))
+
+    def run_all(*tasks: str) -> None:
+        for one in tasks:
+            assert lab.run(one).status == 0
+        ended = JobEnd("COMPLETED", None, 0)
+        lab.scheduler.says = dict.fromkeys(lab.scheduler.says, ended)
+
+    lab.submit()
+    run_all("counted/1", "counted/3")
+    run = Run(lab.rundir.folder)
+    assert run.results("counted") == {"1": 101, "2": 202, "3": 303}
+    for before in (10, 20, 30):  # packs have random names: whichever is first
+        file.write_text("x" * before)
+        retry(lab.rundir.folder, site=lab.site, tasks=names, force=True)
+        run_all("counted/1")
+        assert not run.report().tasks
+        assert run.results("counted")["1"] == 101 + before
+        [key] = {node.key(0) for node in run.record.nodes.values()}
+        assert lab.store.get("counted", key)["start"] > time.time() - 20

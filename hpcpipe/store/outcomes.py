@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from _pickle import dumps, load
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -80,6 +80,7 @@ class Store:
         outcomes = self.list_packs()
         look = sum(len(one.succeeded) for one in listings.values()) + len(outcomes) <= LOOKED_AT
         packed: dict[str, str] = {}
+        several: dict[str, list[str]] = {}  # of tasks that ran again, all that is in packs
         broken: set[str] = set()  # in packs
         errors: dict[str, tuple[str, ...]] = {}
         for name, key, good, at in outcomes:
@@ -88,21 +89,40 @@ class Store:
             elif look and not _is_whole(self.home / name, key, at):
                 broken.add(key)
             else:
-                packed[key] = f"{self.home / name}#{key}"
+                where = f"{self.home / name}#{key}"
+                if key in packed:
+                    several.setdefault(key, [packed[key]]).append(where)
+                packed[key] = where
         packs = Listing(frozenset(packed), errors, frozenset(), packed, damaged=frozenset(broken))
         for node, one in listings.items():
             names = one.succeeded if look else ()
             bad = {key for key in names if not _is_whole(self.result(node, key), key)}
-            listings[node] = self._judged(node, one, bad, packs)
+            listings[node] = self._judged(node, one, bad, packs, several)
         return listings
 
-    def _judged(self, node: str, one: Listing, bad: set[str], packs: Listing) -> Listing:
-        """Lay what packs hold over a node's listing, and tell what is damaged."""
+    def _judged(
+        self,
+        node: str,
+        one: Listing,
+        bad: set[str],
+        packs: Listing,
+        several: Mapping[str, Sequence[str]],
+    ) -> Listing:
+        """Lay what packs hold over a node's listing, and tell what is damaged.
+
+        What a task left outside of packs is its latest, or a copy of it.
+        """
         good, packed, errors = one.succeeded - bad, packs.packed, packs.errors
+        again: dict[str, str] = {}
         for key in one.damaged - good:  # marked: it counts only from a pack that is not meant
-            pack = packed.get(key, "").rpartition("#")[0]
-            if not pack or os.path.relpath(pack, self.home) in self._disowned(node, key):
+            disowned = {f"{self.home / pack}#{key}" for pack in self._disowned(node, key)}
+            found = several.get(key, [packed[key]] if key in packed else [])
+            if left := [where for where in found if where not in disowned]:
+                again[key] = left[-1]
+            else:
                 bad.add(key)
+        if again or not good.isdisjoint(packed):
+            packed = {key: where for key, where in packed.items() if key not in good} | again
         bad |= packs.damaged - good - packed.keys()
         if not packed and not errors:
             return one._replace(succeeded=good, damaged=frozenset(bad - good))
@@ -129,8 +149,9 @@ class Store:
             raise ResultError(str(error)) from error
 
     def _packs(self, batch: str = "*") -> list[str]:
+        """Name the packs of a batch, or all, the latest last."""
         found = self.home.glob(outcome.pack_path(batch, "*"))
-        return sorted(str(path.relative_to(self.home)) for path in found)
+        return [str(path.relative_to(self.home)) for path in sorted(found, key=_written)]
 
     def _list(self, node: str) -> Listing:
         """Look once at a node's outcomes, those in packs left out; reads no file."""
@@ -157,7 +178,7 @@ class Store:
             frozenset(good),
             errors,
             frozenset(claims),
-            damaged=frozenset(damaged - good),
+            damaged=frozenset(damaged),
             partial=partial,
         )
 
@@ -219,9 +240,13 @@ class Store:
     def _find(self, node: str, key: str, batch: str | None) -> tuple[Path, int]:
         """Find the file of an outcome, and where in it the outcome begins."""
         path = self.result(node, key) if batch is None else self.error(node, key, batch)
-        for pack in () if path.exists() else self._packs(batch or "*"):
+        if path.exists():
+            return path, 0
+        marked = batch is None and (self.home / outcome.damaged_path(node, key)).exists()
+        disowned = self._disowned(node, key) if marked else ()
+        for pack in reversed(self._packs(batch or "*")):
             for found, good, at in outcome.scan_pack(str(self.home / pack)):
-                if found == key and good == (batch is None):
+                if found == key and good == (batch is None) and pack not in disowned:
                     return self.home / pack, at
         return path, 0
 
@@ -356,6 +381,14 @@ class Store:
             words = path.read_text().split()
             found[path.name] = None if "all" in words else {int(w) for w in words if w.isdigit()}
         return found
+
+
+def _written(path: Path) -> tuple[float, str]:
+    """Return when a file was last written to, then its name."""
+    try:
+        return path.stat().st_mtime, path.name
+    except FileNotFoundError:
+        return 0.0, path.name
 
 
 def _is_whole(path: Path, key: str, at: int = 0) -> bool:
