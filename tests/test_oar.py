@@ -64,6 +64,17 @@ def test_what_oar_began_anew_under_another_id_is_told_of_the_first() -> None:
     assert {job: end.reason for job, end in ends.items()} == {"2521": None, "2522": None}
 
 
+def test_of_what_is_held_it_is_said_how_to_release_it() -> None:
+    status, text, _ = said("anew-waiting.json")
+    rows = {
+        job: {**row, "state": "Hold", "message": "R=2,W=0:2:0,J=B,N=after.uh"}
+        for job, row in json.loads(text).items()
+    }
+    found = oar((status, json.dumps(rows), "")).poll(["2521-2522"])
+    why = "held by hand, or by an interrupted submission; to release it: oarresume 2521"
+    assert found["2521"] == JobStatus(State.HELD, "Hold", why)
+
+
 def test_a_job_is_the_ids_of_its_elements_less_those_that_others_got() -> None:
     printed = "".join(f"OAR_JOB_ID={one}\n" for one in (8, 9, 12)) + "OAR_ARRAY_ID=8\n"
     said = Done(

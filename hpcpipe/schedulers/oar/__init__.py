@@ -50,6 +50,7 @@ from hpcpipe.jobs import After, Capabilities, JobEnd, JobStatus, Reason, State
 from hpcpipe.schedulers.base import CommandScheduler, Done, launch, printed
 from hpcpipe.schedulers.oar.id_ranges import among, nth, unfold
 
+_HELD = "held by hand, or by an interrupted submission; to release it"
 _STATES = {
     "Waiting": State.QUEUED,
     "toAckReservation": State.QUEUED,
@@ -154,7 +155,9 @@ class Oar(CommandScheduler):
         for element, job in self._rows(done).items():
             if (native := str(job["state"])) not in _ENDED:
                 state = _STATES.get(native, State.UNKNOWN)
-                statuses[element] = JobStatus(state, native, str(job["message"] or ""))
+                # Of one that is held, OAR's message has what it requests.
+                why = f"{_HELD}: oarresume {element}" if state is State.HELD else job["message"]
+                statuses[element] = JobStatus(state, native, str(why or ""))
         return statuses
 
     def account_command(
