@@ -130,8 +130,8 @@ RULES: dict[str, tuple[Facts, State, Reason | None, str]] = {
         Facts(end("FAILED", Reason.EXIT, 87)), FAILED, Reason.EXIT,
         "another process had claimed the task; see its log"),
     "no outcome: other Python": (
-        Facts(end("FAILED", Reason.EXIT, 88)), FAILED, Reason.EXIT,
-        "Python differs on the node; see its log"),
+        Facts(end("FAILED", Reason.EXIT, 88)), FAILED, Reason.START,
+        "its Python is not on the node; see its log"),
     "no outcome: lost by the scheduler": (
         Facts(end("LOST", Reason.LOST)), LOST, Reason.LOST, "LOST"),
     "no outcome: ended well": (Facts(COMPLETED), UNKNOWN, None, LATE),

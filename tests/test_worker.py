@@ -24,6 +24,8 @@ from hpcpipe import each, task
 from hpcpipe.frontends.load import load_workflow
 from hpcpipe.graph.axes import Edge
 from hpcpipe.graph.node import Node
+from hpcpipe.jobs import JobEnd, Reason
+from hpcpipe.run import Run
 from hpcpipe.store.record import read_record
 from hpcpipe.worker.outcome import NO_ENVIRONMENT, UNTRUSTED, UPSTREAM_FAILED, Refused
 from hpcpipe.worker.task import ENTRY, MAGIC, TaskFile
@@ -520,7 +522,14 @@ def test_an_interpreter_that_the_node_lacks_is_told_clearly(
     lab.submit()
     done = lab.run("double")
     assert done.status == NO_ENVIRONMENT
-    assert "no Python at /no such/python on this node" in done.err
+    words = "no Python at /no such/python on this node; submit with one that every node has"
+    assert done.err == f"hpcpipe: {words}\n"
+    element = lab.find("double")
+    lab.rundir.log(element.batch, element.index).write_text(f"a module was loaded\n{done.err}")
+    lab.scheduler.says = {element.job: JobEnd("FAILED", Reason.EXIT, NO_ENVIRONMENT)}
+    [one] = Run(lab.rundir.folder).report(fresh=True).tasks
+    assert one.reason is Reason.START
+    assert one.words.startswith(f"{words} (log: ")
 
 
 def test_an_upstream_outcome_that_others_could_have_written_is_not_read(lab: Lab) -> None:

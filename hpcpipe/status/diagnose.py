@@ -37,7 +37,7 @@ _CODES = {  # of a worker that left no outcome, or in a pack one with the reason
         Reason.START,
         "its log could not be written: see .hpcpipe/logs of the run",
     ),
-    NO_ENVIRONMENT: (State.FAILED, Reason.EXIT, "Python differs on the node; see its log"),
+    NO_ENVIRONMENT: (State.FAILED, Reason.START, "its Python is not on the node; see its log"),
     UNTRUSTED: (
         State.FAILED,
         Reason.EXIT,
@@ -61,6 +61,7 @@ _CAUSES = {  # that a task's outcome itself names
     "memory": Reason.MEMORY,
     "checkpoint": Reason.CHECKPOINT,
 }
+_OURS = "hpcpipe: "
 NOT_SET_UP = "hpcpipe: could not be started: "  # as templates/base.sh.j2 says it
 _ERROR = r"(?i)error|unable|cannot|not found|no such|unknown"
 _END, _LONG = 8192, 300  # bytes at the end of a log, characters of a message
@@ -138,6 +139,18 @@ def setup_words(log: Path) -> str:
     errors = [at for at, text in enumerate(lines) if re.search(_ERROR, text)]
     own = " ".join(lines[errors[0] if errors else -1 :])[:_LONG]
     return f"{own} ({line.splitlines()[0]})" if mark and own else line.partition("\n")[0]
+
+
+def own_words(log: Path) -> str:
+    """Return the last line of ours in a log; empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.stat(file.fileno()).st_size - _END))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    ours = (line.removeprefix(_OURS)[:_LONG] for line in lines[::-1] if line.startswith(_OURS))
+    return next(ours, "")
 
 
 def reason_said(words: str) -> Reason | None:

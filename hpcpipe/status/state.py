@@ -13,14 +13,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hpcpipe.jobs import JobEnd, JobStatus, Reason, State
-from hpcpipe.status.diagnose import DAMAGED, from_end, from_outcome, setup_words
+from hpcpipe.status.diagnose import DAMAGED, from_end, from_outcome, own_words, setup_words
 from hpcpipe.status.instances import ElementId
 from hpcpipe.status.places import Place, Places
 from hpcpipe.status.poll import LATE, Answer, Questions
 from hpcpipe.store.outcomes import Listing, Store
 from hpcpipe.store.plan import NodeRecord
 from hpcpipe.store.rundir import RunDir
-from hpcpipe.worker.outcome import NOT_STARTED
+from hpcpipe.worker.outcome import NO_ENVIRONMENT, NOT_STARTED
 
 BLOCKED_BY = "waits for "  # then the task's name
 WITHOUT = "without "  # then the names of those that it went on without
@@ -323,6 +323,9 @@ def _without_outcome(
         if end.exit_code == NOT_STARTED:
             log = evidence.rundir.log(place.batch.id, place.array_index)
             words = setup_words(log) or words
+        if end.exit_code == NO_ENVIRONMENT:
+            log = evidence.rundir.log(place.batch.id, place.array_index)
+            words = own_words(log) or words
         # By the scheduler, which names nobody? No upstream has failed, by its outcome.
         if reason is Reason.CANCELLED and waits and " by " not in end.native:
             words += "; what it waits for succeeded, but a job of that may have failed afterwards"
