@@ -107,6 +107,12 @@ def purge(cluster: Cluster) -> None:
     file.unlink()
 
 
+def overwrite(cluster: Cluster) -> None:
+    assert cluster.finish()["failures"] == []
+    [file] = cluster.home.glob("runs/lie/**/made.txt")
+    file.write_text("oops")
+
+
 def try_once(cluster: Cluster) -> None:
     """Let a first try leave its output and fail; the next finds it there, and skips it."""
     cluster.finish()
@@ -148,6 +154,9 @@ LIES: dict[str, Lie] = {
         tool='[ -e "$1" ] || { echo half >"$1"; exit 3; }', mended='rm "$1"; echo x >"$1"',
     ),
     "result purged": Lie("wf.add(make)", purge, "output gone", "made.txt"),
+    "result overwritten": Lie(
+        "wf.add(make)", overwrite, "output changed", "made.txt was changed after make made it"
+    ),
     "outcome truncated": Lie("wf.add(one)", on_outcome(lambda all: all[:-9]), "damaged", "", 1),
     "outcome empty": Lie("wf.add(one)", on_outcome(lambda _: b""), "damaged", "", 1),
     "one bit flipped": Lie("wf.add(one)", on_outcome(flip), "damaged", "", 1),
