@@ -70,12 +70,14 @@ class PlanDamaged(ResultError):
 
 
 class WrittenByNewer(HpcpipeError):
-    """A file of a run has what this version of hpcpipe does not know: it is no damage."""
+    """A file of a run has what this version of hpcpipe does not know.
 
-    exit_status = 8
+    It is no ResultError, since nobody may take it for damage and go on without it.
+    """
 
     def __init__(self, path: object) -> None:
         super().__init__(f"{path}: was written by a newer hpcpipe; use that one, or a later one")
+        self.exit_status = ResultError.exit_status
 
 
 class OverBudget(HpcpipeError):

@@ -315,7 +315,9 @@ def takes_many(file: dict[str, list[Path]] | None) -> Any:
         (lambda wf, file: wf.command(["ls", str(file.parent)]), False),
         (lambda wf, file: wf.command([str(file)], name="run"), True),
         (lambda wf, file: wf.command(["sh", str(file)], name="run"), True),
-        (lambda wf, file: wf.command("echo {file}", file=f"--in={file}"), False),
+        (lambda wf, file: wf.command("echo {file}", file=f"--in={file}"), True),
+        (lambda wf, file: wf.command("echo {file}", file=f"--out={file}"), False),
+        (lambda wf, file: wf.command("echo {file}", file=f"host:{file}"), False),
     ],
 )
 def test_which_inputs_are_files(
