@@ -41,6 +41,7 @@ from hpcpipe.site import Limits as SiteLimits
 from hpcpipe.site.route import route
 from hpcpipe.submit.mail import Mail
 from hpcpipe.submit.render import make_job, make_mail, render
+from hpcpipe.submit.sums import Sums
 from hpcpipe.worker.outcome import OVER_MEMORY
 
 ODD = 'it\'s a "cwd" \\ of\n$(touch pwned) `touch pwned` Zoë ${HOME} %a ;&|'
@@ -195,7 +196,8 @@ def script_of(scheduler: str, case: str) -> str:
     if made.indices:
         made = replace(made, indices=[index + first for index in made.indices])
     where = route(made.resources.times(1, made.turns), site, made.lanes)
-    job = make_job(made, "node-0a1b2c3d", where, site, "wf", cwd, place=2)
+    sums = Sums("b2" * 32, "5a" * 32)
+    job = make_job(made, "node-0a1b2c3d", where, site, "wf", cwd, place=2, sums=sums)
     return render(replace(job, executable="/opt/an env/bin/python3"), site)
 
 

@@ -97,6 +97,27 @@ def test_what_another_user_could_have_put_there_is_not_run(
     assert not [*tmp_path.rglob("ran"), *tmp_path.rglob("pwn")]
 
 
+# In the order in which they are tried.
+SUMS = ["b2sum", "sha256sum", "shasum"]
+
+
+@pytest.mark.parametrize("kept", [one for one in SUMS if shutil.which(one)])
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_job_compares_what_it_reads_with_what_the_node_has(
+    victim: Lab, kept: str, changed: bool, tmp_path: Path
+) -> None:
+    """A node may lack any of the programs that compare digests, but not all."""
+    for name in SUMS[: SUMS.index(kept)]:
+        (tmp_path / name).write_text("#!/bin/sh\nexit 127\n")
+        (tmp_path / name).chmod(0o755)
+    if changed:
+        evil(victim)
+    element = victim.find("work/a" if victim.workflow.nodes["work"].axes else "work")
+    done = victim.run(element, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.status == (UNTRUSTED if changed else 0)
+    assert (tmp_path / "ran").exists() is not changed
+
+
 def test_a_script_that_is_started_in_another_users_folder_runs_nothing(victim: Lab) -> None:
     [script] = victim.rundir.batches.glob("*.sh")
     there = "/" if not ROOT else str(foreign(victim.rundir.folder))

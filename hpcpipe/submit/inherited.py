@@ -11,11 +11,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 
 from hpcpipe.errors import ResultError
 from hpcpipe.schedulers.environment import passed
 from hpcpipe.store.rundir import RunDir, environment_path
+from hpcpipe.submit.sums import Sums, sum_up
 
 _TEMPORARY = ("TMPDIR", "TMP", "TEMP")
 # The node's own, whatever the login shell says; and what a shell keeps for itself.
@@ -37,12 +37,12 @@ class Inherited:
     @property
     def path(self) -> str:
         """Name the file."""
-        return environment_path(self.digest[:16])
+        return environment_path(self.sums.sha256[:16])
 
     @property
-    def digest(self) -> str:
-        """Return the SHA-256 of the content."""
-        return sha256(self.content).hexdigest()
+    def sums(self) -> Sums:
+        """Return the digests of the content, which each script compares."""
+        return sum_up([self.content])
 
 
 @lru_cache(maxsize=1)  # it is the same for all batches of a submission

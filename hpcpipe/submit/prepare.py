@@ -314,7 +314,7 @@ def _prepare(
         frozen.cwd,
         place,
         frozen.executable,
-        digest=taskfile.digest,
+        sums=taskfile.sums,
         inherited=inherited,
     )
     known = replace(job, waking=waking, excluded=excluded, checkpoint=checkpoint)

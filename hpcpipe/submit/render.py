@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inherited import Inherited
 from hpcpipe.submit.mail import Mail
 from hpcpipe.submit.setup import checked
+from hpcpipe.submit.sums import Sums
 from hpcpipe.submit.waking import NOTHING, Waking
 from hpcpipe.worker import outcome
 from hpcpipe.worker.claim import ENDED
@@ -64,7 +65,7 @@ class Job:
     whole machine to itself. ``constraints``, ``licences`` and ``gpu_model`` are in the scheduler's
     words. ``watched``: the script itself keeps the limit of memory. ``place`` is how many batches
     of the submission come before this one. ``inherited`` is the file of the submitter's variables;
-    ``digests`` are the files that a job reads, each with its SHA-256. ``continues`` are the words
+    ``sums`` are the files that a job reads, each with its checksums. ``continues`` are the words
     that a continuation gets, and empty for tasks. ``excluded`` are nodes that it must not run on.
     ``mail``: it runs no tasks, and the scheduler sends mail when it has ended.
     """
@@ -85,7 +86,7 @@ class Job:
     executable: str
     tasks: str
     inherited: str
-    digests: tuple[tuple[str, str], ...]
+    sums: tuple[tuple[str, Sums], ...]
     cwd: str
     settle: int
     queue: str | None
@@ -125,15 +126,14 @@ def make_continuation(
     job = make_job(
         batch, batch_id, route, site, workflow, "", executable=executable, inherited=inherited
     )
-    digests = ((inherited.path, inherited.digest),) if inherited else ()
-    return replace(job, name=f"continue.{workflow}", digests=digests, continues=words)
+    return replace(job, name=f"continue.{workflow}", continues=words)
 
 
 def make_mail(batch_id: str, name: str, mail: Mail, route: Route, site: Site, workflow: str) -> Job:
     """Return what a template needs to know of the job at whose end the scheduler sends mail."""
     batch = Batch((), (), None, route.resources, ())
     job = make_job(batch, batch_id, route, site, workflow, "")
-    return replace(job, name=name, digests=(), mail=mail)
+    return replace(job, name=name, mail=mail)
 
 
 def make_job(
@@ -146,10 +146,10 @@ def make_job(
     place: int = 0,
     executable: str = sys.executable,
     *,
-    digest: str = "",
+    sums: Sums | None = None,
     inherited: Inherited | None = None,
 ) -> Job:
-    """Return all that a template needs to know of a batch; ``digest`` is its task file's."""
+    """Return all that a template needs to know of a batch; ``sums`` are its task file's."""
     indices, queue, asked = batch.indices or (), route.queue, route.resources
     each = asked.share(batch.lanes, batch.turns)
     whole = batch.lanes == 1 and queue is not None and queue.exclusive
@@ -170,7 +170,7 @@ def make_job(
         executable=executable,
         tasks=tasks_path(batch_id),
         inherited=inherited.path if inherited else "",
-        digests=_digests(batch_id, digest, inherited),
+        sums=tuple(_sums(batch_id, sums, inherited)),
         cwd=cwd,
         settle=site.limits.settle_seconds,
         queue=(queue.spelled or queue.name) if queue and queue.named else None,
@@ -192,9 +192,11 @@ def make_job(
     )
 
 
-def _digests(batch: str, digest: str, inherited: Inherited | None) -> tuple[tuple[str, str], ...]:
-    tasks = tasks_path(batch), digest
-    return (tasks, (inherited.path, inherited.digest)) if inherited else (tasks,)
+def _sums(batch: str, sums: Sums | None, inherited: Inherited | None) -> Iterator[tuple[str, Sums]]:
+    if sums:
+        yield tasks_path(batch), sums
+    if inherited:
+        yield inherited.path, inherited.sums
 
 
 def render(job: Job, site: Site) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from pickle import dumps
 from time import gmtime, strftime
 from typing import Any
@@ -26,6 +26,7 @@ from hpcpipe.store.plan import ENTRY, KEY, NodeRecord, Payloads, compared_parent
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inputs import Facts, Inputs
+from hpcpipe.submit.sums import Sums, sum_up
 from hpcpipe.submit.waking import NOTHING, Waking
 from hpcpipe.worker import task as worker
 from hpcpipe.worker.inputs import Input
@@ -42,12 +43,9 @@ class TaskFile:
     content: Sequence[bytes]
 
     @property
-    def digest(self) -> str:
-        """Return the SHA-256 of the content, which the batch's script compares."""
-        digest = sha256()
-        for piece in self.content:
-            digest.update(piece)
-        return digest.hexdigest()
+    def sums(self) -> Sums:
+        """Return the digests of the content, which the batch's script compares."""
+        return sum_up(self.content)
 
 
 class TaskWriter:
