@@ -370,3 +370,23 @@ def test_a_process_is_told_from_a_dead_one() -> None:
         assert find_process(str(process.pid))
         process.send_signal(signal.SIGKILL)
         until(lambda: find_process(str(process.pid)) is None)  # though nobody waited for it yet
+
+
+@linux
+@pytest.mark.parametrize("name", ["sh", "a sh", "a) S 1"])
+def test_a_claim_names_the_processes_whatever_the_shell_is_called(
+    name: str, lab: Lab, tmp_path: Path
+) -> None:
+    """The kernel's line about a process has its program's name before what the claim takes."""
+    said = tmp_path / "said"
+    words = [
+        *("sh", "-c", 'cat "$1"/results/work/*.claim /proc/$PPID/stat /proc/$$/stat >"$2"', "sh"),
+        *(str(lab.rundir.home), str(said)),
+    ]
+    lab.workflow.command(words, name="work")
+    lab.submit()
+    (tmp_path / name).symlink_to("/bin/sh")
+    assert lab.run("work", shell=(str(tmp_path / name),)).status == 0
+    first, second, *stats = said.read_text().splitlines()
+    found = [(stat.split()[0], stat.rpartition(")")[2].split()[19]) for stat in stats]
+    assert [tuple(first.split()[3:5]), tuple(second.split())] == found

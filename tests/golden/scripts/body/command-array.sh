@@ -207,8 +207,14 @@ sign() {  # make the first line of every claim
 
 find_self() {  # this very process, be it a subshell: its pid and start
   { read -r stat </proc/self/stat; } 2>/dev/null || return 1
-  set -- ${stat##*) }
-  pid=${stat%% *} start=${20}
+  pid=${stat%% *}
+  after_name
+  set -- $stat
+  start=${20}
+}
+
+after_name() {  # cut $stat there; a name may hold anything, and ${stat##*) } takes sh much longer
+  while :; do case $stat in *')'*) stat=${stat#*')'} ;; *) return ;; esac; done
 }
 
 lives() {  # PID START
@@ -216,7 +222,8 @@ lives() {  # PID START
     [ "$boot" = - ] && kill -0 "$1" 2>/dev/null
     return
   fi
-  set -- "$2" ${stat##*) }
+  after_name
+  set -- "$2" $stat
   case $2 in Z | X) return 1 ;; esac
   [ "$1" = - ] || [ "$1" = "${21}" ]
 }
@@ -379,7 +386,9 @@ events=${HPCPIPE_MEMORY_EVENTS-}
   esac
 done 2>/dev/null </proc/self/cgroup
 [ -r "$events" ] || events=''
-mask=$(umask)
+what=''
+{ read -r _ && read -r what mask; } 2>/dev/null </proc/self/status
+[ "$what" = Umask: ] || mask=$(umask)
 umask 077
 sign
 read_lines "$((position + 2)){p;q;}" || fail 1 "cannot read batches/node-0a1b2c3d.tasks"
