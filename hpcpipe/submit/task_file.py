@@ -269,7 +269,7 @@ class TaskWriter:
         lines = {name: part.read(rows) for name, (part, rows) in parts.items()}
         for node, task in batch.members():
             needs = [f"{path}:{after}" for path, after in self._needs(node, task)]
-            wait = f'needs() {{ set -- {joined(needs)}; each_need "$@"; }}; '
+            wait = f'needs() {{ set -- {joined(needs)}; each_need "$@"; }}; ' if needs else ""
             yield f"key={node.key(task)}; {wait}".encode()
             line = next(lines[node.node.payloads[node.node.row(task)[0]].name])
             if above := " ".join(self._taken(node, task)):

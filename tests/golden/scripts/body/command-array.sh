@@ -55,7 +55,8 @@ note_made() {  # what is there now, for those who read it: see worker/made.py
   done
 }
 
-inputs() { :; }  # unless the task has some
+needs() { :; }  # unless the task has some
+inputs() { :; }  # the same
 takes() { :; }  # likewise, of files that others made
 
 each_taken() {  # are the files as those upstream noted them, whose outcomes are $above?

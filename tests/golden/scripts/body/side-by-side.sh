@@ -102,6 +102,7 @@
 +    these=${line#*; facts=}  # its inputs, if it has any
 +    find_place
 +    (
++      needs() { :; }  # not those of a task before
 +      eval "$line"
 +      log=logs/node-0a1b2c3d.$key.out
 +      exec 5>&1 >>"$log" 2>&1
