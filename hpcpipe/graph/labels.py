@@ -21,7 +21,9 @@ MAX_BYTES = 80  # two labels and their axes' names must fit in one file name of 
 
 _PARTS = 4  # of a row or tuple, these many values name it: subject, session, task, run
 _LINE = 32  # bytes of a command line that is its own label; of a longer one, the end is shown
+_NUMBERS = frozenset((int, float, bool))  # isinstance(…, Number) takes five times as long
 _UNSAFE = re.compile(r"[^\w.+=-]")
+_SAFE = re.compile(r"\w[\w.+=-]*", re.ASCII)  # as it is, then, a label
 _BAD_START = re.compile(r"[-.=]")  # an option, a hidden file; zsh reads =word as a command's path
 _FILE = re.compile(r"(?P<stem>.+?)\.[a-z]\w{0,7}(?:\.(?:gz|bz2|xz|zst))?", re.DOTALL | re.I)
 # Names of files and folders that are the same for every subject …
@@ -124,6 +126,8 @@ def stem(text: str) -> str:
 
 def _text(value: object) -> str | None:
     """Return a value as a name, or None if it has no name that people would recognise."""
+    if type(value) in _NUMBERS:
+        return str(value)
     if isinstance(value, str | os.PathLike):
         return _subject(os.fsdecode(value))
     if isinstance(value, Enum):
@@ -163,12 +167,16 @@ def _subject(path: str) -> str:
 
 
 def _clean(text: str) -> str:
+    if _SAFE.fullmatch(text):
+        return text
     # Composed first: a separate combining accent is not a letter and would become "_".
     label = _UNSAFE.sub("_", normalize("NFC", text))
     return "_" + label[1:] if _BAD_START.match(label) else label
 
 
 def _cut(label: str, size: int = MAX_BYTES) -> str:
+    if len(label) * 4 <= size:  # bytes that a character has at most
+        return label
     return label.encode()[:size].decode(errors="ignore")
 
 
@@ -190,6 +198,8 @@ def _spelled(value: object) -> str:
 
 def _below(root: str, value: object) -> object:
     """Return a value with the paths below a folder relative to it."""
+    if type(value) in _NUMBERS:
+        return value
     if isinstance(value, str | os.PathLike):
         return os.fsdecode(value).removeprefix(root)
     if type(value) in (list, tuple):
@@ -199,7 +209,7 @@ def _below(root: str, value: object) -> object:
 
 def _folder_of(value: object) -> str:
     label = label_of(value)
-    exact = isinstance(value, str | Number) and label == str(value)
+    exact = isinstance(value, str | int | float | Number) and label == str(value)
     return label if exact else long_label(value)
 
 

@@ -38,6 +38,7 @@ from hpcpipe.keys.words import file_in
 _NO_CONTENT = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
 _NO_CONTENT |= {"__static_attributes__", "__annotations_cache__", "_abc_impl", "__slotnames__"}
 _NO_ATTRIBUTE = {"__hpcpipe__", "__wrapped__"}  # of a function
+PLAIN = frozenset((bool, int, float, complex, type(None), str, bytes))  # which hold nothing else
 _WRAPPERS = (staticmethod, classmethod, functools._lru_cache_wrapper)
 
 
@@ -75,7 +76,7 @@ class Digests:
     def digest(self, value: Any) -> bytes:
         """Return the digest of a value; raise WorkflowError if it cannot be walked or pickled."""
         kind = type(value)
-        if kind in (bool, int, float, complex, type(None), str, bytes):
+        if kind in PLAIN:
             return combine(kind.__name__.encode(), _plain(value))
         if isinstance(value, Path):
             return combine(b"path", os.fsencode(value.name), self.files.digest(value))

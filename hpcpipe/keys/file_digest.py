@@ -159,8 +159,6 @@ def make_again(how: Any, files: Files) -> bytes:
 
 def combine(*parts: bytes) -> bytes:
     """Return the digest of a sequence of byte strings."""
-    state = hashlib.blake2b(digest_size=SIZE)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return Traced(state.digest(), "digest", parts) if Traced in map(type, parts) else state.digest()
+    sized = [piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)]
+    digest = hashlib.blake2b(b"".join(sized), digest_size=SIZE).digest()
+    return Traced(digest, "digest", parts) if Traced in map(type, parts) else digest

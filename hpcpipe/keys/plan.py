@@ -26,7 +26,7 @@ from hpcpipe.graph.each import Each
 from hpcpipe.graph.labels import label_of, long_label
 from hpcpipe.graph.node import Node, Output, leaves, references
 from hpcpipe.graph.workflow import Workflow
-from hpcpipe.keys.digest import Digests, files_of
+from hpcpipe.keys.digest import PLAIN, Digests, files_of
 from hpcpipe.keys.fates import RUN, Columns, InFlight, Known, decide
 from hpcpipe.keys.file_digest import Files, Traced, combine, make_again, recipe
 from hpcpipe.keys.grow import make_growth, refresh_growth
@@ -328,7 +328,9 @@ def _axis_columns(node: Node, digests: Digests) -> list[list[bytes]]:
             for place, item in enumerate(values):
                 value = read(item)
                 column[place] += _digest(node, name, value, digests)
-                if any(isinstance(leaf, Path) for leaf in leaves([value])):
+                if type(value) not in PLAIN and any(
+                    isinstance(leaf, Path) for leaf in leaves([value])
+                ):
                     # Files of two subjects may have the same name and content.
                     column[place] += label_of(value).encode()
         columns.append(_apart(column, list(own.values())) if own else column)
