@@ -48,8 +48,8 @@ def look_at(
             listings[name] = listings[name]._replace(succeeded=good, amiss=amiss)
         above = [one for one in enumerate(node.edges) if listings[one[1].upstream].succeeded]
         loose = loose_edges(nodes, node) if above else ()
-        for index in range(len(node)) if above else ():
-            if node.key(index) not in good and index not in node.done:
+        for index, key in enumerate(node.all_keys() if above else ()):
+            if key not in good and index not in node.done:
                 for number, edge in above:
                     some = relied[edge.upstream]
                     compared = number < node.values and number not in loose

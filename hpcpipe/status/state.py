@@ -84,8 +84,8 @@ def pending_tasks(
     return {
         name: {
             index: key
-            for index in range(len(node))
-            if (key := node.key(index)) not in listings[name].succeeded and index not in node.done
+            for index, key in enumerate(node.all_keys())
+            if key not in listings[name].succeeded and index not in node.done
         }
         for name, node in nodes.items()
     }
@@ -125,7 +125,7 @@ def open_questions(
     return Questions(unresolved, failed, doubtful)
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, eq=False)  # bare, since each status defines it anew
 class Evidence:
     """All that the state of tasks is derived from, at one moment."""
 

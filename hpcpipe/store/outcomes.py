@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from hpcpipe.errors import ResultError
 from hpcpipe.jobs import Reason
-from hpcpipe.store.plan import NodeRecord
+from hpcpipe.store.plan import KEY, NodeRecord
 from hpcpipe.store.recent import suggested
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.worker import outcome
@@ -163,6 +163,9 @@ class Store:
         except FileNotFoundError:
             names = []
         for name in names:
+            if name[2 * KEY :] == ".pkl":  # as nearly all are
+                good.add(name[: 2 * KEY])
+                continue
             key, kind, batch = outcome.parse_name(name)
             if kind == "result":
                 good.add(key)

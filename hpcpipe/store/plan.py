@@ -197,6 +197,11 @@ class NodeRecord:
         """Return one task's key."""
         return self.keys[index * KEY : index * KEY + KEY].hex()
 
+    def all_keys(self) -> list[str]:
+        """Return every task's key, in order."""
+        keys, width = self.keys.hex(), 2 * KEY
+        return [keys[at : at + width] for at in range(0, len(keys), width)]
+
     def index(self, key: str) -> int:
         """Find the task of a key; raises ValueError if there is no such task."""
         at, sought = -1, bytes.fromhex(key)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcpipe.jobs import JobEnd, State
 from hpcpipe.quantities import format_time
-from hpcpipe.status.attempts import Attempt, bad_nodes, ended_attempts
 from hpcpipe.status.report import Report
 from hpcpipe.status.state import Task
 from hpcpipe.views.text import cut, first_line
 
+if TYPE_CHECKING:
+    from hpcpipe.status.attempts import Attempt
+
 
 def retried(report: Report) -> dict[str, list[Attempt]]:
     """Return the ended attempts of each task that was retried in the queue, by its name."""
+    from hpcpipe.status.attempts import ended_attempts
+
     record = report.record
     return {
         record.nodes[node].task(record.nodes[node].index(key)): ends
@@ -31,6 +35,8 @@ def retry_lines(report: Report, width: int) -> Iterator[str]:
         yield cut(f"waiting for the run in {report.record.after} to succeed", width)
     if not report.record.attempts and not report.mending:
         return
+    from hpcpipe.status.attempts import bad_nodes
+
     due = [task for task in report.tasks if task.state is State.WAITING and task.reason]
     ends = [end for some in retried(report).values() for end in some]
     if due:
@@ -50,6 +56,8 @@ def _reasons(reasons: Iterable[str]) -> str:
 def attempt_lines(task: Task, report: Report, starts: Sequence[JobEnd]) -> Iterator[str]:
     """Yield how each earlier attempt of a task ended; and of the last one, how earlier ``starts``
     did, after which the scheduler started its job again."""
+    from hpcpipe.status.attempts import ended_attempts
+
     ends = ended_attempts(report.record, task.node, task.key)
     for number, end in enumerate(ends, 1):
         words = f": {first_line(end.words)}" if end.words else ""
