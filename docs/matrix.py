@@ -44,10 +44,10 @@ def tried() -> Iterator[Row]:
 
 def _adapters() -> Iterator[tuple[str, str, Capabilities]]:
     for name, adapter in REGISTRY.items():
-        module = import_module(f"hpcpipe.schedulers.{name}")
+        module = import_module(adapter.package)
         # A manual starts with "Grid Engine: Son of …" or "LSF (IBM Spectrum LSF, …)."
         title = (getdoc(module) or "").partition("\n")[0].partition(":")[0].partition("(")[0]
-        yield name, title.strip(" ."), getattr(module, adapter).capabilities
+        yield name, title.strip(" ."), adapter.scheduler.capabilities
 
 
 def _arrays(of: Capabilities) -> str:

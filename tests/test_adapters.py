@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
@@ -62,13 +64,24 @@ def batchd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     outside.cache_clear()
 
 
-def test_ours_are_entry_points_too() -> None:
+def test_what_is_installed_has_every_module_and_our_schedulers_as_entry_points(
+    tmp_path: Path,
+) -> None:
+    top = Path(__file__).parents[1]
+    setup = "from setuptools import setup; setup()"
+    words = [sys.executable, "-c", setup, "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(words, cwd=top, check=True, capture_output=True)
+    [info] = tmp_path.iterdir()
     config = ConfigParser()
-    config.read(Path(__file__).parent.parent / "setup.cfg")
-    lines = config["options.entry_points"][GROUP].split("\n")
-    assert [line for line in lines if line] == [
-        f"{name} = hpcpipe.schedulers.{name}:{attribute}" for name, attribute in REGISTRY.items()
-    ]
+    config.read(info / "entry_points.txt")
+    ours = {name: f"{one.package}:{one.attribute}" for name, one in REGISTRY.items()}
+    assert dict(config[GROUP]) == ours
+    assert dict(config["console_scripts"]) == {"hpcpipe": "hpcpipe.__main__:main"}
+    packed = (info / "SOURCES.txt").read_text().splitlines()
+    parts = ["hpcpipe/**/*.*", "templates/*.j2", "site-configs/*.toml"]
+    found = [path.relative_to(top) for part in parts for path in top.glob(part)]
+    there = [str(path) for path in found if "__pycache__" not in path.parts]
+    assert {*there} <= {*packed}
 
 
 @pytest.mark.usefixtures("batchd")

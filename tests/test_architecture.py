@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 import hpcpipe
+from hpcpipe.schedulers import REGISTRY
 
 PACKAGE = Path(hpcpipe.__file__).parent
 LONGEST = 40  # lines of a function
+MOST = 12  # files of a new scheduler, its tests included
 
 # CONTRIBUTING.rst lists the rooms; a module imports from its own room and from those before it.
-_PAGE = Path(__file__).with_name("..").joinpath("CONTRIBUTING.rst").resolve().read_text("utf-8")
+_TOP = Path(__file__).parents[1]
+_PAGE = (_TOP / "CONTRIBUTING.rst").read_text("utf-8")
 _LIST = _PAGE.partition("\nRooms\n")[2].partition("\nImports inside functions")[0]
 ORDER = re.findall(r"^``(\w+)(?:/|\.py)``", _LIST, re.MULTILINE)
 
@@ -223,3 +226,21 @@ def test_a_command_imports_no_more_than_it_needs(
     ran = subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert set(json.loads(ran.stdout.splitlines()[-1])) <= allowed
+
+
+def test_a_scheduler_takes_at_most_twelve_files() -> None:
+    """Those that CONTRIBUTING.rst lists; Slurm and Flux have all of them."""
+    steps = _PAGE.partition("\nAdapters\n")[2].partition("\nState on disk\n")[0]
+    files = re.findall(r"^\d+\. ``(\S+)``", steps, re.MULTILINE)
+    assert 0 < len(files) <= MOST
+    for name in ("slurm", "flux"):
+        missing = {file for file in files if not Path(_TOP, file.replace("NAME", name)).exists()}
+        assert missing <= {"tests/clusters/NAME.sh"}, "or it has a stand-in"
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name != "local"])
+def test_only_its_adapter_names_a_scheduler(name: str) -> None:
+    adapters = PACKAGE / "schedulers"
+    shared = [file for file in MODULES.values() if file.parent.parent != adapters]
+    named = re.compile(rf"schedulers\.{name}\b|[\"']{name}[\"'.]")
+    assert [file for file in shared if named.search(file.read_text("utf-8"))] == []

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hpcpipe.frontends.map import map_workflow
 from hpcpipe.run import Run
 from hpcpipe.schedulers import REGISTRY, find_adapter
 from hpcpipe.schedulers.base import CommandScheduler, in_clean_environment, program
-from hpcpipe.schedulers.environment import passed
+from hpcpipe.schedulers.environment import passed, variables
 from hpcpipe.schedulers.local import Local
 from hpcpipe.schedulers.local.spool import Spool
 from hpcpipe.site import Environment, Limits
@@ -96,6 +97,12 @@ def test_a_local_task_finds_nothing_of_an_outer_job(
     job = Local(tmp_path).submit(script, token="t")
     found = {name.decode() for name in Spool(tmp_path).environment(job)}
     assert found & {*environment} == {*KEPT, "CUDA_VISIBLE_DEVICES"}  # it grants no GPUs itself
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_the_pattern_read_of_an_adapter_is_the_one_it_has(name: str) -> None:
+    options = import_module(f"{find_adapter(name).package}.options")
+    assert variables().get(name) == getattr(options, "VARIABLES", None)
 
 
 def test_names_that_many_use_are_of_a_job_only_inside_grid_engine() -> None:

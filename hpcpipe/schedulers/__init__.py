@@ -4,17 +4,19 @@ An adapter is a package that owns everything special about its scheduler:
 
 * the package itself has the manual, as its docstring, and the class of verbs (``base``);
 * ``options``, if there is such a module, has the class ``Options``: the scheduler's table in a site
-  file. The class of verbs gets those options that its ``__init__`` has parameters for;
+  file. The class of verbs gets those options that its ``__init__`` has parameters for. Of ours, it
+  also has ``VARIABLES``, the pattern of those that a job must not inherit (``environment``);
 * ``probe``, if there is one, has the class ``Probe``, which looks at a live scheduler (``probe``);
 * ``NAME.sh.j2`` and ``*.toml``, its template and its site files, which tell how it is found on a
   machine. Those of ours lie in ``templates/`` and ``site-configs/``.
 
-A package from outside names its class as an entry point of the group ``hpcpipe.schedulers``.
+The class is named by an entry point of the group ``hpcpipe.schedulers``: ours in the file
+``entry_points.cfg``, others in the package from outside that brings them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from inspect import signature
@@ -28,22 +30,6 @@ if TYPE_CHECKING:
     from hpcpipe.schedulers.probe import Probe
 
 GROUP = "hpcpipe.schedulers"
-
-# Ours, in the order of precedence where a machine has several: Slurm may come with a `qstat`, too.
-# They are also entry points, but reading those takes 30 ms, too long for every `hpcpipe status`.
-REGISTRY = {
-    "local": "Local",
-    "slurm": "Slurm",
-    "sge": "Sge",
-    "drmaa": "Drmaa",
-    "pbs": "PBS",
-    "torque": "Torque",
-    "lsf": "LSF",
-    "flux": "Flux",
-    "htcondor": "HTCondor",
-    "oar": "Oar",
-    "ipyparallel": "Ipyparallel",
-}
 
 
 class Adapter(NamedTuple):
@@ -102,10 +88,22 @@ class Adapter(NamedTuple):
             raise ConfigError(f"scheduler {self.name!r}: {error}") from error
 
 
+def _ours() -> Iterator[Adapter]:
+    """Read what setup.cfg makes our entry points: finding those takes 30 ms."""
+    text = Path(__file__).with_name("entry_points.cfg").read_text("utf-8")
+    for line in text.partition(f"[{GROUP}]\n")[2].splitlines():
+        name, _, where = line.partition(" = ")
+        package, _, attribute = where.partition(":")
+        yield Adapter(name, package, attribute)
+
+
+REGISTRY = {adapter.name: adapter for adapter in _ours()}
+
+
 def find_adapter(name: str) -> Adapter:
     """Find the adapter of a scheduler; raises ConfigError if there is no such adapter."""
     if name in REGISTRY:
-        return Adapter(name, f"{__name__}.{name}", REGISTRY[name])
+        return REGISTRY[name]
     if name not in outside():
         raise ConfigError(f"unknown scheduler {name!r}{near(name, [*REGISTRY, *outside()])}")
     return outside()[name]

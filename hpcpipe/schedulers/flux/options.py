@@ -1,4 +1,4 @@
-"""The site options of Flux."""
+"""The site options of Flux, and the variables of its jobs."""
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hpcpipe.values import Line
+
+VARIABLES = r"FLUX_(JOB|TASK)_\w+|FLUX_KVS_NAMESPACE"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The site options of LSF."""
+"""The site options of LSF, and the variables of its jobs."""
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hpcpipe.values import Flag, Line
+
+VARIABLES = r"LSB_(?!(CONFDIR|SHAREDIR)$)\w+|BSUB_\w+|LS_(SUBCWD|JOBPID|EXECCWD)"
 
 
 @dataclass(frozen=True)

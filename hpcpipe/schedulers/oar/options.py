@@ -1,4 +1,4 @@
-"""The site options of OAR."""
+"""The site options of OAR, and the variables of its jobs."""
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hpcpipe.values import Line, Variable
+
+VARIABLES = r"OAR_\w+"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The site options of PBS."""
+"""The site options of PBS, and the variables of its jobs."""
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hpcpipe.values import Line
+
+VARIABLES = (
+    r"PBS_(?!(CONF_FILE|DEFAULT|SERVER|SERVER_HOME|PRIMARY|SECONDARY|EXEC|HOME|\w+_PORT"
+    r"|\w+_METHODS?)$)\w+|QSUB_\w+|NCPUS|MOAB_\w+"
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The site options of Grid Engine."""
+"""The site options of Grid Engine, and the variables of its jobs."""
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from hpcpipe.values import Flag, Line, Name, Text
+
+VARIABLES = (
+    r"SGE_(?!(ROOT|CELL|CLUSTER_NAME|\w+_PORT)$)\w+|JOB_ID|NSLOTS|NHOSTS|NQUEUES|PE_HOSTFILE"
+)
 
 
 @dataclass(frozen=True)

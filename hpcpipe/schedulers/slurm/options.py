@@ -1,4 +1,4 @@
-"""The site options of Slurm."""
+"""The site options of Slurm, and the variables of its jobs."""
 
 # Annotations are not postponed here: cattrs would read them without what they carry.
 
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from hpcpipe.values import Count, Flag, Line, Name, one_of
+
+VARIABLES = (
+    r"SLURM_(?!(CONF|CONF_SERVER|JWT|MPI_TYPE|PMIX_\w+)$)\w+|(SBATCH|SALLOC|SRUN)_\w+|SLURMD_\w+"
+)
 
 
 @dataclass(frozen=True)
