@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 
 from hpcpipe import Workflow, each
 from hpcpipe.errors import WorkflowError
+from hpcpipe.graph.axes import Axis, Edge, Source, listed_edge
+from hpcpipe.graph.each import Each
+from hpcpipe.graph.node import Node
 from hpcpipe.jobs import Capabilities, JobEnd, Reason, State
 from hpcpipe.keys.fates import RUN
 from hpcpipe.keys.grow import grow
 from hpcpipe.keys.plan import find_fates, freeze
 from hpcpipe.planner.batch import Limits
 from hpcpipe.planner.compile import make_batches
+from hpcpipe.resources import Resources
 from hpcpipe.run import Run, retry, submit_due
 from hpcpipe.status import poll
 from hpcpipe.store.ledger import Ledger
@@ -109,6 +113,87 @@ def test_what_grows_bit_by_bit_becomes_the_same(counts: list[int], missing: int)
         assert node.edges == after.nodes[name].edges
 
 
+AT = [0, 1, 1, 2]  # which of three lists each of four works is mapped over
+JOINED = [[0, 1], [2, 3], []]  # which works each join waits for, all that they become
+
+
+@cache
+def linked(*done: tuple[int, int]) -> Frozen:
+    """Nodes joined place by place, as those of nipype; of lists that are ``done``, the lengths."""
+    wf = Workflow("linked", "runs")
+
+    def add_node(name: str, count: int, *links: Edge, axes: Any = ()) -> None:
+        labels = tuple(f"{name[0]}{n}" for n in range(count))
+        fixed = (Axis("iterables", labels),) if count else ()
+        values = {"x": Each(labels, fixed[0], labels)} if count else {}
+        known = [place for place, _ in done] if name in ("lists", "works", "sums") else []
+        wf.nodes[name] = Node(
+            name, add, values, (*fixed, *axes), Resources(), False, links=links,
+            done=[at for at, place in enumerate(AT) if place in known] if links else known,
+            grows=bool(links),
+        )  # fmt: skip
+
+    add_node("lists", 3)
+    over = Axis("part", (), (), Source("lists", ("it",), (), AT, done))
+    add_node("works", 4, listed_edge("lists", [[one] for one in AT]), axes=(over,))
+    one_by_one = [[0], [1], [2], [3]]
+    add_node("sums", 4, listed_edge("works", one_by_one), listed_edge("lists", [[1]] * 4))
+    add_node("joins", 3, listed_edge("sums", JOINED))
+    add_node("all", 0, listed_edge("joins", [[0, 1, 2]]))
+    return freeze(wf)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.none() | st.integers(0, 3), min_size=3, max_size=3), st.booleans())
+def test_nodes_that_are_joined_place_by_place_grow_alike(
+    counts: list[int | None], first_is_done: bool
+) -> None:
+    known = {at: count for at, count in enumerate(counts) if count is not None}
+    done = [(0, known.pop(0))] if first_is_done and 0 in known else []
+    plan = grow(linked(*done), lengths(known))
+    known |= dict(done)
+    there = [n for n, at in enumerate(AT) if at in known]
+    works = {n: [f"w{n}/{part}" for part in range(known[AT[n]])] for n in there}
+    assert parents(plan, "works", "lists") == {
+        one: [f"l{AT[n]}"] for n in there for one in works[n]
+    }
+    assert parents(plan, "sums", "works") == {f"s{n}": works[n] for n in there}
+    assert parents(plan, "sums", "lists") == {f"s{n}": ["l1"] for n in there}
+    joins = [n for n, some in enumerate(JOINED) if {*some} <= {*there}]
+    assert parents(plan, "joins", "sums") == {
+        f"j{n}": [f"s{one}" for one in JOINED[n]] for n in joins
+    }
+    assert [len(plan.nodes["all"]), bool(plan.nodes["all"].awaited)] == (
+        [1, False] if len(joins) == 3 else [0, True]
+    )
+    numbers = [int(one[-1]) for n in there for one in works[n]]
+    assert [[*some] for _, some in plan.nodes["works"].picks] == [numbers]
+    for name in ("works", "sums") if done else ():
+        node = plan.nodes[name]
+        labels = [node.label(at) for at in range(len(node))]
+        assert {*node.done} == {at for at, label in enumerate(labels) if label[1] == "0"}
+    keys = [node.key(at) for node in plan.nodes.values() for at in range(len(node))]
+    assert len({*keys}) == len(keys)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=3), st.integers(0, 2))
+def test_what_grows_bit_by_bit_place_by_place_becomes_the_same(
+    counts: list[int], missing: int
+) -> None:
+    known = dict(enumerate(counts))
+    at_once = grow(linked(), lengths(known))
+    before = grow(linked(), lengths({at: n for at, n in known.items() if at != missing}))
+    after = grow(before, lengths(known))
+    given_one = grow(linked((missing, counts[missing])), lengths({}))
+    for name, node in at_once.nodes.items():
+        now = dict(node.by_label())
+        assert dict(after.nodes[name].by_label()) == now
+        assert dict(before.nodes[name].by_label()).items() <= now.items()
+        assert dict(given_one.nodes[name].by_label()).items() <= now.items()
+        assert node.edges == after.nodes[name].edges
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 30), st.integers(0, 2))
 def test_a_list_of_any_length_makes_few_arrays(count: int, subjects: int) -> None:
@@ -127,11 +212,12 @@ def test_a_list_of_any_length_makes_few_arrays(count: int, subjects: int) -> Non
 
 def test_a_plan_that_grows_is_read_back_as_it_was(lab: Lab) -> None:
     lab.rundir.create()
-    plan = grow(nested(), lengths({0: 3, 2: 1}))
-    again = read_plan(lab.rundir, digest := write_plan(lab.rundir, plan))
-    assert write_plan(lab.rundir, again) == digest
-    later = grow(again, lengths({0: 3, 1: 2, 2: 1}))
-    assert len(later.nodes["all"]) == 1
+    for frozen in (nested(), linked(), linked((1, 2))):
+        plan = grow(frozen, lengths({0: 3, 2: 1}))
+        again = read_plan(lab.rundir, digest := write_plan(lab.rundir, plan))
+        assert write_plan(lab.rundir, again) == digest
+        later = grow(again, lengths({0: 3, 1: 2, 2: 1}))
+        assert len(later.nodes["all"]) == 1
 
 
 def growing(lab: Lab, count: Any, *, name: str = "lists") -> None:

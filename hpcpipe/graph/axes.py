@@ -15,11 +15,17 @@ from typing import Any, NamedTuple
 
 class Source(NamedTuple):
     """The list that an axis runs along which a task is yet to return: the node, the part of its
-    value, and the node's own axes, at each place of which the list has a length of its own."""
+    value, and the node's own axes, at each place of which the list has a length of its own.
+
+    Where nodes are not joined by the names of axes, ``at`` is the task there for each task of which
+    the list makes several; ``given`` are those whose length is known already, each with it.
+    """
 
     node: str
     select: tuple[Any, ...]
     within: tuple[str, ...]
+    at: Sequence[int] = ()
+    given: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,17 @@ class Edge(NamedTuple):
             return ((index, self.parents(index)) for index in range(len(self.base)))
         rows = enumerate(pairwise(self.starts))
         return ((index, self.base[first:last]) for index, (first, last) in rows if first < last)
+
+
+def listed_edge(upstream: str, needed: Sequence[Sequence[int]]) -> Edge:
+    """Return the edge for these needs: a regular one, which stays exact, if possible."""
+    shapes = {tuple(index - indices[0] for index in indices) for indices in needed}
+    if len(shapes) == 1 and (offsets := shapes.pop()):
+        return Edge(upstream, array("q", [indices[0] for indices in needed]), offsets)
+    starts = array("q", [0])
+    for indices in needed:
+        starts.append(starts[-1] + len(indices))
+    return Edge(upstream, array("q", [one for indices in needed for one in indices]), starts=starts)
 
 
 def make_edge(

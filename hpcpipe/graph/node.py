@@ -124,7 +124,8 @@ class Node:
     resources: Resources
     folder: bool
     after: tuple[Output, ...] = ()
-    links: tuple[Edge, ...] = ()  # tasks of other nodes to wait for, one by one
+    links: tuple[Edge, ...] = ()  # tasks of other nodes to wait for, one by one; of nodes that
+    # grow, all that a place on the axes of known length becomes
     seconds: Sequence[float] | None = None  # expected run time of each task
     fuse: bool = False  # starting costs much: run in the element of the node above if possible
     done: Collection[int] = ()  # tasks known to be done, even without an outcome of ours

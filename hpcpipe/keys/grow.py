@@ -5,22 +5,25 @@ the list has a length, without the user's code: a task takes the element of its 
 label; its key is made of that number and of the key upstream, so that it is the same whoever makes
 it. What follows such a node grows with it. Where a list is not there yet, the tasks that need it
 are left out, and `NodeRecord.awaited` names the node they wait for.
+
+Nodes are joined by the names of their axes; or, as those of nipype, by links between places: a
+*place* without its positions on axes that had no length, numbered flat.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
-from hpcpipe.graph.axes import Axis, Edge, make_edge
+from hpcpipe.graph.axes import Axis, Edge, listed_edge, make_edge
 from hpcpipe.graph.node import Node
 from hpcpipe.keys.file_digest import Files, make_again, recipe
 from hpcpipe.keys.make_keys import make_keys
-from hpcpipe.store.plan import Frozen, Growth, GrowthAxis, NodeRecord
+from hpcpipe.store.plan import NO_EDGE, Frozen, Growth, GrowthAxis, NodeRecord
 
 Place = tuple[int, ...]
 # Of a node and the part of its value that is a list: its length, for each task that has one.
@@ -37,11 +40,13 @@ def make_growth(node: Node, shared: bytes, columns: Sequence[Sequence[bytes]]) -
             [bytes(one) for one in column],
             [recipe(one) for one in column],
             axis.source and (axis.source.node, axis.source.select),
+            *((axis.source.at, axis.source.given) if axis.source else ()),
         )
         for axis, column in zip(node.axes, columns, strict=True)
     ]
     edges = [(one.node.name, one.gathered, one.least, one.along) for one in node.upstreams]
-    return Growth(axes, edges, bytes(shared), recipe(shared))
+    done = sorted(node.done)
+    return Growth(axes, edges, bytes(shared), recipe(shared), node.links, done)
 
 
 def refresh_growth(growth: Growth, files: Files) -> Growth:
@@ -52,7 +57,7 @@ def refresh_growth(growth: Growth, files: Files) -> Growth:
         column = [make_again(one, files) for one in axis.recipe]
         kept = [bytes(one) for one in column]
         axes.append(axis._replace(column=kept, recipe=[recipe(one) for one in column]))
-    return Growth(axes, growth.edges, bytes(shared), recipe(shared))
+    return growth._replace(axes=axes, shared=bytes(shared), recipe=recipe(shared))
 
 
 def grow(plan: Frozen, lengths: Lengths) -> Frozen:
@@ -89,6 +94,16 @@ class _Shape:
         return list(product(*map(range, self.sizes))) if self._places is None else self._places
 
 
+class _Width(NamedTuple):
+    """The lengths of an axis at the places on some axes, where they are known and where not, and
+    how many tasks have left one."""
+
+    names: Sequence[str]
+    known: Mapping[Place, int]
+    unknown: Collection[Place]
+    told: int
+
+
 class _Grown:
     """The nodes of a plan, as far as they have grown."""
 
@@ -110,6 +125,7 @@ class _Grown:
             self._edge(node.growth, shape, upstream, gathered, least)
             for upstream, gathered, least, _ in node.growth.edges
         )
+        edges += tuple(self._linked(node.growth, shape, link) for link in node.growth.links)
         axes = _axes(node.growth, shape)
         digests = [
             _digest(node.growth, place, alone=not all(edge.parents(index) for edge in edges))
@@ -121,6 +137,7 @@ class _Grown:
             axes=axes,
             keys=keys,
             edges=edges if keys else (),
+            done=_done(node.growth, shape),
             rows=[(0, _row(node.growth, place)) for place in shape.places],
             recipe=self._recipe(node.growth, shape, axes),
             awaited=tuple(shape.awaited.items()),
@@ -138,34 +155,67 @@ class _Grown:
                 kept = tuple(name for name in on if name not in gathered)
                 at = _positions(on, kept)
                 holes.setdefault(kept, set()).update(_part(place, at) for place in places)
-        names, sizes, ragged = [axis.name for axis in growth.axes], list[int](), False
+        fixed = tuple(axis.name for axis in _fixed(growth))
+        for link in growth.links:
+            if hidden := self._hidden(growth, link):
+                holes.setdefault(fixed, set()).update(hidden)
+                awaited |= self._shapes[link.upstream].awaited
+        names, sizes, widths = [axis.name for axis in growth.axes], list[int](), list[_Width]()
         for axis in growth.axes:
             if axis.source is None:
                 sizes.append(len(axis.labels))
                 continue
-            source, known = self._shapes[axis.source[0]], self._lengths_of(*axis.source)
-            sizes.append(known.get((), 0))
-            ragged = ragged or bool(source.names)
-            if unknown := set(source.places) - known.keys():
-                holes.setdefault(source.names, set()).update(unknown)
-                awaited[axis.source[0]] = len(known)
-        if not ragged and not holes:
+            widths.append(width := self._width(growth, axis))
+            sizes.append(width.known.get((), 0))
+            if width.unknown:
+                holes.setdefault(tuple(width.names), set()).update(width.unknown)
+                awaited[axis.source[0]] = width.told
+        if not holes and not any(width.names for width in widths):
             return _Shape(names, sizes)
-        return _Shape(names, sizes, self._places(growth, holes), holes, awaited)
+        return _Shape(names, sizes, self._places(growth, widths, holes), holes, awaited)
+
+    def _width(self, growth: Growth, axis: GrowthAxis) -> _Width:
+        """Find the lengths of an axis."""
+        assert axis.source is not None
+        if not axis.at:
+            source, known = self._shapes[axis.source[0]], self._lengths_of(*axis.source)
+            return _Width(source.names, known, set(source.places) - known.keys(), len(known))
+        node = self.nodes[axis.source[0]]
+        found = self._lengths(node, axis.source[1]).items()
+        told = {**{_place(node, index): many for index, many in found}, **dict(axis.given)}
+        at = dict(zip(_places(growth), axis.at, strict=True))
+        lengths = {place: told[there] for place, there in at.items() if there in told}
+        names = [one.name for one in _fixed(growth)]
+        return _Width(names, lengths, at.keys() - lengths.keys(), len(told))
+
+    def _hidden(self, growth: Growth, link: Edge) -> list[Place]:
+        """List the places that a link joins with one whose tasks are not known yet."""
+        above, holes = self.nodes[link.upstream].growth, self._shapes[link.upstream].holes
+        if above is None or not holes:
+            return []
+        names, hidden = [axis.name for axis in _fixed(above)], set[int]()
+        for on, some in holes.items():
+            at = _positions(names, on)
+            hidden |= {n for n, place in enumerate(_places(above)) if _part(place, at) in some}
+        places = enumerate(_places(growth))
+        return [place for n, place in places if not hidden.isdisjoint(link.parents(n))]
 
     def _places(
-        self, growth: Growth, holes: Mapping[tuple[str, ...], Collection[Place]]
+        self,
+        growth: Growth,
+        widths: Iterable[_Width],
+        holes: Mapping[tuple[str, ...], Collection[Place]],
     ) -> list[Place]:
         """List the places of a node's tasks, without those below a hole."""
         names = [axis.name for axis in growth.axes]
-        places: list[Place] = [()]
+        places, lengths = list[Place]([()]), iter(widths)
         for axis in growth.axes:
             if axis.source is None:
                 places = [(*place, at) for place in places for at in range(len(axis.labels))]
                 continue
-            known = self._lengths_of(*axis.source)
-            at = _positions(names, self._shapes[axis.source[0]].names)
-            places = [(*p, n) for p in places for n in range(known.get(_part(p, at), 0))]
+            width = next(lengths)
+            at = _positions(names, width.names)
+            places = [(*p, n) for p in places for n in range(width.known.get(_part(p, at), 0))]
         for on, some in holes.items():
             at = _positions(names, on)
             places = [place for place in places if _part(place, at) not in some]
@@ -202,6 +252,20 @@ class _Grown:
             starts.append(len(base))
         return Edge(upstream, base, (0,), starts, least)
 
+    def _linked(self, growth: Growth, shape: _Shape, link: Edge) -> Edge:
+        """Join a node's tasks with all those upstream that the linked places have become."""
+        above = self.nodes[link.upstream]
+        become: dict[int, list[int]] = {}
+        for index in range(len(above)):
+            become.setdefault(_place(above, index), []).append(index)
+        needed = {
+            n: [index for there in link.parents(n) for index in become.get(there, ())]
+            for n in range(len(_places(growth)))
+        }
+        return listed_edge(
+            link.upstream, [needed[_row(growth, place) - 1] for place in shape.places]
+        )
+
     def _recipe(
         self, growth: Growth, shape: _Shape, axes: Sequence[Axis]
     ) -> tuple[Any, list[list[Any]]] | None:
@@ -217,6 +281,28 @@ class _Grown:
             ]
             return growth.recipe, columns
         return growth.recipe, [[("join", _recipes(growth, place)) for place in shape.places]]
+
+
+def _fixed(growth: Growth) -> list[GrowthAxis]:
+    """Return the axes whose length was always known."""
+    return [axis for axis in growth.axes if axis.source is None]
+
+
+def _places(growth: Growth) -> list[Place]:
+    """List the places on the axes whose length was always known, as links number them."""
+    return [*product(*(range(len(axis.labels)) for axis in _fixed(growth)))]
+
+
+def _place(node: NodeRecord, index: int) -> int:
+    """Return the number of a task's place: there is a payload row for each."""
+    return node.row(index)[1] - 1
+
+
+def _done(growth: Growth, shape: _Shape) -> frozenset[int]:
+    """Find the tasks known to be done."""
+    done = {*growth.done}
+    rows = enumerate(_row(growth, place) for place in shape.places) if done else ()
+    return frozenset(index for index, row in rows if row - 1 in done)
 
 
 def _positions(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -272,8 +358,12 @@ def _row(growth: Growth, place: Place) -> int:
 
 
 def _picks(growth: Growth, shape: _Shape) -> Iterator[tuple[int, array[int]]]:
-    """Yield each edge along which tasks take one element of a list, with the number of each."""
+    """Yield each edge along which tasks take one element of a list, with the number of each; also
+    the numbers on an axis that no edge brings."""
     for edge, (*_, along) in enumerate(growth.edges):
         if along is not None:
             at = shape.names.index(along)
             yield edge, array("q", [place[at] for place in shape.places])
+    for at, axis in enumerate(growth.axes):
+        if axis.at:
+            yield NO_EDGE, array("q", [place[at] for place in shape.places])

@@ -24,7 +24,7 @@ from hpcpipe.graph.hints import as_files, each_path, hint_of, names_file
 from hpcpipe.graph.node import Node, Output
 from hpcpipe.graph.returned import ReturnsFiles
 from hpcpipe.keys.pickling import Own, pickle_value
-from hpcpipe.keys.references import Folder, Gathered, Part, Upstream
+from hpcpipe.keys.references import Folder, Gathered, Number, Part, Upstream
 from hpcpipe.store.plan import NewPayloads, NodeRecord, compared_parents
 
 
@@ -48,7 +48,7 @@ class Writer:
         fixed = {
             name: self._literal(node, name, value)
             for name, value in node.arguments.items()
-            if not isinstance(value, Each) and not _has_outputs(value)
+            if not isinstance(value, Each | Number) and not _has_outputs(value)
         }
         call: Any = node.call
         if not isinstance(call, Command) and names_file(hint_of(call, "return")):
@@ -70,6 +70,8 @@ class Writer:
             if isinstance(value, Each):
                 assert value.axis is not None
                 varying[name] = self._literal(node, name, value.values[here[value.axis.name]])
+            elif isinstance(value, Number):
+                varying[name] = value
             elif _has_outputs(value):
                 varying[name] = self._to_come(value, position)
         if isinstance(node.call, Command):

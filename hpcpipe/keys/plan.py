@@ -174,7 +174,7 @@ def _freeze_node(
         edges,
         node.resources,
         node.folder,
-        frozenset(node.done),
+        frozenset(() if node.grows else node.done),
         node.seconds,
         sh,
         node.fuse,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpcpipe.keys.digest import Keyed
 from hpcpipe.worker import outcome
 
 
@@ -39,6 +40,16 @@ class Part:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return outcome.load_part, self.facts
+
+
+class Number(Keyed):
+    """Which element of a list a task is for, where the task knows where that list is."""
+
+    def __init__(self) -> None:
+        super().__init__("number")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return outcome.load_number, ()
 
 
 class Folder:

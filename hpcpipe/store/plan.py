@@ -30,6 +30,7 @@ KEY = 16  # bytes
 ENTRY = 32  # bytes: offset 8, length 8, digest 16
 _MAGIC = b"hpcpipe payloads 1\n"
 UNCOUNTED = b""  # in place of a digest, of what may matter and is in no key
+NO_EDGE = -1  # in place of the number of an edge
 
 
 class Payloads(Protocol):
@@ -133,7 +134,10 @@ def _digest(content: bytes) -> str:
 
 class GrowthAxis(NamedTuple):
     """An axis of a node that grows: what each place adds to a key and to how keys are made; or, of
-    one whose length is not known, the node upstream and the part of its value that is a list."""
+    one whose length is not known, the node upstream and the part of its value that is a list.
+
+    ``at`` and ``given`` are those of `hpcpipe.graph.axes.Source`.
+    """
 
     name: str
     labels: Sequence[str]
@@ -141,19 +145,25 @@ class GrowthAxis(NamedTuple):
     column: Sequence[bytes]
     recipe: Sequence[Any]
     source: tuple[str, tuple[Any, ...]] | None = None
+    at: Sequence[int] = ()
+    given: Sequence[tuple[int, int]] = ()
 
 
 class Growth(NamedTuple):
     """What the columns of a node are made from once it is known how many tasks it has.
 
     ``edges`` are the nodes upstream, the axes gathered, the part of those tasks that is enough,
-    and the axis whose places are the parts of what comes along the edge, if there is one.
+    and the axis whose places are the parts of what comes along the edge, if there is one. ``links``
+    are edges between *places*: on the axes of known length, numbered flat, of either node. ``done``
+    are the places whose tasks are known to be done.
     """
 
     axes: Sequence[GrowthAxis]
     edges: Sequence[tuple[str, tuple[str, ...], float | None, str | None]]
     shared: bytes
     recipe: Any
+    links: Sequence[Edge] = ()
+    done: Sequence[int] = ()
 
 
 @dataclass(repr=False, eq=False)  # bare, since each status defines it anew
@@ -188,7 +198,7 @@ class NodeRecord:
     ] = ()  # nodes that must end before all its tasks are known, and
     # how many of their tasks had when it grew
     picks: Sequence[tuple[int, Sequence[int]]] = ()  # edges that bring a list, and which element of
-    # it each task takes
+    # it each task takes; NO_EDGE where a task knows where its list is
 
     def __len__(self) -> int:
         return len(self.keys) // KEY
@@ -335,14 +345,20 @@ def _made(rundir: RunDir, plain: dict[str, Any]) -> Frozen:
 
 
 def _plain_growth(growth: Growth) -> tuple[Any, ...]:
-    return ([tuple(axis) for axis in growth.axes], *growth[1:])
+    plain = {
+        **growth._asdict(),
+        "axes": [tuple(axis) for axis in growth.axes],
+        "links": [tuple(link) for link in growth.links],
+    }
+    return tuple(plain.values())
 
 
 def _read_growth(plain: tuple[Any, ...] | None) -> Growth | None:
     if plain is None:
         return None
     axes, *rest = plain
-    return Growth([GrowthAxis(*axis) for axis in axes], *rest)
+    growth = Growth([GrowthAxis(*axis) for axis in axes], *rest)
+    return growth._replace(links=[Edge(*link) for link in growth.links])
 
 
 def joined(

@@ -22,7 +22,15 @@ from hpcpipe.keys.payloads import as_pickled, joined, quote
 from hpcpipe.keys.plan import NodePlan, Plan
 from hpcpipe.planner.batch import Batch
 from hpcpipe.store.outcomes import Listing, Store
-from hpcpipe.store.plan import ENTRY, KEY, NodeRecord, Payloads, compared_parents, loose_edges
+from hpcpipe.store.plan import (
+    ENTRY,
+    KEY,
+    NO_EDGE,
+    NodeRecord,
+    Payloads,
+    compared_parents,
+    loose_edges,
+)
 from hpcpipe.store.rundir import RunDir
 from hpcpipe.submit.checkpoint import Checkpoint
 from hpcpipe.submit.inputs import Facts, Inputs
@@ -192,7 +200,7 @@ class TaskWriter:
     def _above(self, plan: NodePlan, task: int) -> Iterator[tuple[Any, ...]]:
         """Return, for each edge that brings values, the node and the keys upstream.
 
-        Of a node that has grown, also which element of the list it takes, and a command's folder.
+        Of a node that has grown, also which element of a list it takes, and a command's folder.
         """
         picks = dict(plan.node.picks)
         for number, edge in enumerate(plan.edges[: plan.node.values]):
@@ -200,6 +208,8 @@ class TaskWriter:
             above = (keys[at * KEY : at * KEY + KEY] for at in edge.parents(task))
             pick = (picks[number][task],) if number in picks else ()
             yield (edge.upstream, b"".join(above), *pick)
+        if NO_EDGE in picks:
+            yield (picks[NO_EDGE][task],)
         if plan.node.growth and plan.node.anchored:
             folder = folder_name(plan.node.axes, task)
             yield (str(self._rundir.folder / plan.node.name / folder),)

@@ -247,6 +247,11 @@ def load_part(edge: int, select: Sequence[Any] = ()) -> Any:
     return load_upstream(edge, (*select, above[edge][2]))
 
 
+def load_number() -> int:
+    """Return which element of a list this task is for."""
+    return int(above[-1][0])
+
+
 def load_folder() -> str:
     """Return the working folder of the command that this task runs."""
     return str(above[-1][0])
