@@ -67,7 +67,7 @@ class Run:
         """
         from hpcpipe.views.watch import follow
 
-        report = follow(self.rundir, show=show, timeout=timeout, mend=self._mend)
+        report = follow(self.rundir, show=show, timeout=timeout, mend=self.mend)
         if report.failures:
             first = report.failures[0]
             count = report.total.total()
@@ -77,7 +77,7 @@ class Run:
             )
         return report
 
-    def _mend(self, report: Report) -> bool:
+    def mend(self, report: Report) -> bool:
         """Retry what is due and no continuation would; return whether anything was submitted."""
         from hpcpipe.status.attempts import Retries
 

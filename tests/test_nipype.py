@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from contract.dialects import LOCAL
-from contract.harness import PATIENCE, Cluster
+from contract.harness import PATIENCE, Cluster, until
 
 from hpcpipe.errors import WorkflowError
 from hpcpipe.nipype.resources import demands
@@ -551,6 +552,227 @@ two = pe.Node(Function(function=more), name="two")
 wf.connect(one, "out", two, "n")
 wf.run(plugin=Plugin(wait=False))
 """
+
+
+def test_map_nodes_whose_width_a_node_tells_are_arrays_where_they_ask_for_it(
+    either: Cluster,
+) -> None:
+    script = either.write("widths.py", HEAD + WIDTHS + RUN)
+    work, run = either.home / "work", either.home / "work/wf"
+    python(either, script)
+    serial = left(work)
+    assert calls(either, script) == 0
+    work.rename(either.home / "serial")
+
+    planned = either.hpcpipe("plan", script).stdout
+    assert re.search(r"two.mapflow +iterables\(2\) x sub-node\(\?\): width known when", planned)
+    python(either, script, "hpcpipe")
+    assert left(work) == serial
+    nodes = either.status("--run", run)["nodes"]
+    counts = {name: one["done"] for name, one in nodes.items() if name.endswith(".mapflow")}
+    assert counts == {f"{name}.mapflow": many for name, many in SUB_NODES.items()}
+    extra = re.findall(r'"submitted",.*"batch": "\+', (run / ".hpcpipe/ledger.jsonl").read_text())
+    assert 0 < len(extra) <= 2 * len(counts)
+    assert "nothing to submit" in python(either, script, "hpcpipe").stdout
+    said = python(either, script).stdout
+    assert "found cached" in said
+    assert "Executing" not in said
+
+
+@ANYWHERE
+def test_what_nipype_has_run_already_tells_the_width_at_once(either: Cluster) -> None:
+    script = either.write("widths.py", HEAD + WIDTHS + RUN)
+    python(either, script)
+    serial = left(either.home / "work")
+    (either.home / "work/wf/_n_2/two/result_two.pklz").unlink()
+    planned = either.hpcpipe("plan", script).stdout
+    assert "two.mapflow     iterables x sub-node (4): 3 to run, 1 done" in planned
+    assert "pairs.mapflow   iterables x sub-node (4): 4 done" in planned
+    assert "more.mapflow    iterables x sub-node (1): 1 done, the rest known when two" in planned
+    python(either, script, "hpcpipe")
+    assert left(either.home / "work") == serial
+
+
+# Of a list for each of two subjects; of what that makes; of two lists, one through a function; of a
+# nested one; of one with a given one, and one of what is joined. A serial one stays whole.
+SUB_NODES = {"pairs": 4, "rows": 6, "two": 4, "more": 4, "given": 2, "joined": 2}
+WIDTHS = """
+def lists(n):
+    return [7, 8, 9][: 2 * n - 1], [[1], [2, 3]]
+
+def times(x, k=1):
+    import os
+    with open("made.txt", "w") as file:
+        file.write(str(x * k))
+    return x * k, os.path.abspath("made.txt")
+
+def backwards(some):
+    return some[::-1]
+
+def add_up(x):
+    return [sum(some) for some in x]
+
+def tell(*_, **all):
+    import os
+    with open("told.txt", "w") as file:
+        for name, value in sorted(all.items()):
+            file.write(f"{name} {value}\\n")
+    return os.path.abspath("told.txt")
+
+def over(name, *fields, **options):
+    function = Function(function=times, output_names=["out", "file"])
+    node = pe.MapNode(function, fields, name, **options)
+    node.plugin_args = {"map_tasks": True}
+    return node
+
+wf.config["execution"] = {"hash_method": "content", "crashdump_dir": os.path.abspath("crashes")}
+lists = pe.Node(Function(function=lists, output_names=["list", "rows"]), name="lists")
+lists.iterables = ("n", [1, 2])
+two, more, pairs = over("two", "x"), over("more", "x"), over("pairs", "x", "k")
+rows, slow = over("rows", "x", nested=True), over("slow", "x", serial=True)
+sums = pe.JoinNode(Function(function=add_up), joinsource="lists", joinfield="x", name="sums")
+joined, given = over("joined", "x"), over("given", "x", "k")
+given.inputs.k = [2, 3]
+fields = ["files", "given", "joined", "pairs", "rows", "slow"]
+told = pe.JoinNode(Function(function=tell, input_names=fields), joinsource="lists", name="told",
+                   joinfield=["files", "pairs", "rows", "slow"])
+wf.connect([
+    (lists, two, [("list", "x")]),
+    (two, more, [("out", "x")]),
+    (lists, pairs, [(("list", backwards), "x"), ("list", "k")]),
+    (lists, rows, [("rows", "x")]),
+    (lists, slow, [("list", "x")]),
+    (more, sums, [("out", "x")]),
+    (sums, joined, [("out", "x")]),
+    (sums, given, [("out", "x")]),
+    (more, told, [("file", "files")]),
+    (pairs, told, [("out", "pairs")]),
+    (rows, told, [("out", "rows")]),
+    (slow, told, [("out", "slow")]),
+    (joined, told, [("out", "joined")]),
+    (given, told, [("out", "given")]),
+])
+"""
+
+
+@pytest.mark.parametrize("may_submit", [True, False])
+def test_a_sub_node_that_fails_is_told_by_name_and_retried_alone(
+    may_submit: bool, either: Cluster
+) -> None:
+    site = f'extends = "{either.dialect.site}"\n[nodes]\nmay_submit = {str(may_submit).lower()}\n'
+    script = either.write("fails.py", HEAD + ONE_FAILS)
+    run = either.home / "work/wf"
+    said = python(either, script, either.write("site.toml", site)).stdout
+    assert "NodeExecutionError True" in said
+    assert "('wf.last.a0', 'end')" in said
+    assert not re.search(r"'wf.(two|last).a1', '(end|exception)'", said)
+    errors = {one["task"]: one["error"] for one in either.status("--run", run)["failures"]}
+    assert errors == {
+        "two.mapflow/n_3/1": "ValueError: one is too few",
+        "two/n_3": "waits for two.mapflow/n_3/1",
+        "last/n_3": "waits for two/n_3",
+    }
+    (either.home / "go").touch()
+    either.hpcpipe("retry", "--run", run)
+    assert either.finish("--run", run)["verdict"] == "finished: all 10 tasks succeeded"
+    assert {file.name: file.read_text() for file in either.home.glob("ran.*")} == {
+        "ran.0": "xx", "ran.1": "xx", "ran.2": "x",
+    }  # fmt: skip
+    assert calls(either, script) == 0
+
+
+ONE_FAILS = """
+def numbers(n):
+    return list(range(n))
+
+def note(x, folder):
+    import os
+    with open(os.path.join(folder, f"ran.{x}"), "a") as file:
+        file.write("x")
+    if x == 1 and not os.path.exists(os.path.join(folder, "go")):
+        raise ValueError("one is too few")
+    return x
+
+def same(x):
+    return x
+
+wf.config["execution"] = {"hash_method": "content", "crashdump_dir": os.path.abspath("crashes")}
+one = pe.Node(Function(function=numbers), name="one")
+one.iterables = ("n", [1, 3])
+two = pe.MapNode(Function(function=note), "x", name="two")
+two.plugin_args = {"map_tasks": True}
+two.inputs.folder = os.getcwd()
+last = pe.Node(Function(function=same), name="last")
+wf.connect([(one, two, [("out", "x")]), (two, last, [("out", "x")])])
+told = []
+def tell(node, what):
+    told.append((node.itername, what))
+try:
+    wf.run(plugin=Plugin(site=sys.argv[-1], status_callback=tell))
+except Exception as error:
+    print(type(error).__name__, "one is too few" in str(error))
+print(sorted(told))
+"""
+
+
+@ANYWHERE
+@pytest.mark.parametrize("lists", ["[], []", "Undefined, [1]", "[1, 2], [1]"])
+def test_lists_that_nipype_refuses_are_refused_in_its_words(lists: str, either: Cluster) -> None:
+    script = either.write("refused.py", HEAD + REFUSED.replace("LISTS", lists))
+    theirs = python(either, script).stdout.splitlines()[-1]
+    assert "iterfields" in theirs
+    shutil.rmtree(either.home / "work")
+    assert python(either, script, "hpcpipe").stdout.splitlines()[-1] == theirs
+    nodes = either.status("--run", either.home / "work/wf")["nodes"]
+    assert nodes["one"]["done"] == 1
+
+
+REFUSED = """
+def lists():
+    from nipype.interfaces.base import Undefined
+    return LISTS
+
+def add(x, y):
+    return x + y
+
+wf.config["execution"] = {"crashdump_dir": os.path.abspath("crashes")}
+one = pe.Node(Function(function=lists, output_names=["x", "y"]), name="one")
+two = pe.MapNode(Function(function=add), ["x", "y"], name="two")
+wf.connect([(one, two, [("x", "x"), ("y", "y")])])
+try:
+    wf.run(plugin=Plugin(map_tasks=True) if sys.argv[1:] else "Linear")
+except Exception as error:
+    print((error.__cause__ or error).args[0].splitlines()[0])
+"""
+
+
+@ANYWHERE
+def test_a_second_client_joins_sub_nodes_that_came_to_be_in_the_queue(either: Cluster) -> None:
+    script = either.write("later.py", HEAD + LATER)
+    run = either.home / "work/wf"
+    python(either, script)
+    until(lambda: either.status("--run", run)["nodes"]["two"].get("queued"))
+    assert "nothing to submit" in python(either, script).stdout
+    (either.home / "go").touch()
+    assert either.finish("--run", run)["verdict"] == "finished: all 4 tasks succeeded"
+    assert (either.home / "ran").read_text() == "xx"
+    assert calls(either, script) == 0
+
+
+LATER = (
+    JOINS.partition("one = ")[0]
+    + """
+def both():
+    return [1, 2]
+
+one = pe.Node(Function(function=both), name="one")
+wf.config["execution"] = {"hash_method": "content"}
+two = pe.MapNode(Function(function=wait), "n", name="two")
+two.inputs.folder = os.getcwd()
+wf.connect(one, "out", two, "n")
+wf.run(plugin=Plugin(wait=False, map_tasks=True))
+"""
+)
 
 
 @ANYWHERE

@@ -124,8 +124,9 @@ def linked(*done: tuple[int, int]) -> Frozen:
 
     def add_node(name: str, count: int, *links: Edge, axes: Any = ()) -> None:
         labels = tuple(f"{name[0]}{n}" for n in range(count))
-        fixed = (Axis("iterables", labels),) if count else ()
-        values = {"x": Each(labels, fixed[0], labels)} if count else {}
+        axis = Axis("iterables", labels)
+        fixed = [axis] if count else []
+        values = {"x": Each(labels, axis, labels)} if count else {}
         known = [place for place, _ in done] if name in ("lists", "works", "sums") else []
         wf.nodes[name] = Node(
             name, add, values, (*fixed, *axes), Resources(), False, links=links,

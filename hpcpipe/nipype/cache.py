@@ -36,17 +36,22 @@ def _is_cached(node: Any) -> bool:
         return False
 
 
-def width(node: Any) -> int | None:
-    """Return how many sub-nodes of a MapNode may run separately; None if it must run whole.
+def is_spread(node: Any) -> bool:
+    """Return whether the sub-nodes of a MapNode may run separately.
 
-    It must run whole if its lists come from another node, if nipype runs its sub-nodes serially, or
-    if collating them would run them all again.
+    It must run whole if nipype runs its sub-nodes serially, or if collating them would run them all
+    again.
     """
     from nipype.pipeline.engine import MapNode
 
-    if not isinstance(node, MapNode) or node._serial or always_runs(node):
-        return None
-    if any(field in node.input_source for field in node.iterfield):
+    return isinstance(node, MapNode) and not node._serial and not always_runs(node)
+
+
+def width(node: Any) -> int | None:
+    """Return how many sub-nodes of a MapNode may run separately; None if it must run whole, or if
+    its lists come from another node.
+    """
+    if not is_spread(node) or any(field in node.input_source for field in node.iterfield):
         return None
     alone = deepcopy(node)
     alone.input_source = {}  # load nothing: it may not exist yet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class NipypeWorkflow(Workflow):
-    """An hpcpipe workflow converted from a nipype one; ``units`` are its tasks, by node."""
+    """An hpcpipe workflow converted from a nipype one; ``units`` are its tasks, by node and
+    label; one of a node that grows stands for all tasks that its place becomes."""
 
-    units: Mapping[str, Sequence[Unit]] = field(default_factory=dict)
+    units: Mapping[str, Mapping[str, Unit]] = field(default_factory=dict)
     report: Callable[[], object] | None = None  # writes nipype's own report on the graph
 
     def begin(self) -> None:

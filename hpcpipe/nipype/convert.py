@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpcpipe.graph.axes import Axis, Edge
+from hpcpipe.graph.axes import Axis, Edge, Source, listed_edge
 from hpcpipe.graph.each import Each
 from hpcpipe.graph.labels import label_of, labels_for
 from hpcpipe.graph.node import Node
 from hpcpipe.graph.workflow import Workflow
+from hpcpipe.keys.references import Number
 from hpcpipe.nipype import element
+from hpcpipe.nipype.mapnodes import count
 from hpcpipe.nipype.pickling import Sealed, Sealer, own_classes, script_module
 from hpcpipe.nipype.tasks import Unit, make_units
 
@@ -29,8 +30,8 @@ def fill(
     updatehash: bool,
     usual: Mapping[str, Any],
     stop: str,
-) -> dict[str, list[Unit]]:
-    """Add what nipype would run to a workflow; return the units of each node's tasks.
+) -> dict[str, dict[str, Unit]]:
+    """Add what nipype would run to a workflow; return the units of each node's tasks, by label.
 
     ``usual`` are the default resources of nodes; ``stop`` names the file that records the first
     crash, or is empty.
@@ -45,15 +46,10 @@ def fill(
         "updatehash": updatehash,
         "stop": Sealed("stop", lambda: stop),
     }
-    sealer = Sealer()
-    place: dict[Unit, tuple[str, int]] = {}
-    named: dict[str, list[Unit]] = {}
+    maker = _Maker(workflow.nodes, shared, done, [unit for unit in units if unit.over])
     for members in sorted(groups.values(), key=lambda members: members[0].depth):
-        name = _free(members[0].name, workflow.nodes)
-        workflow.nodes[name] = _node(name, members, shared, done, place, sealer)
-        named[name] = members
-        place.update((unit, (name, at)) for at, unit in enumerate(members))
-    return named
+        maker.add(members)
+    return maker.named
 
 
 def _free(wanted: str, taken: Collection[str]) -> str:
@@ -67,57 +63,88 @@ def _free(wanted: str, taken: Collection[str]) -> str:
     return free
 
 
-def _node(
-    name: str,
-    members: Sequence[Unit],
-    shared: Mapping[str, Any],
-    done: Collection[Any],
-    place: Mapping[Unit, tuple[str, int]],
-    sealer: Sealer,
-) -> Node:
-    sealed = [sealer.seal(unit) for unit in members]
-    axes: tuple[Axis, ...] = ()
-    parts: Any = sealed[0]
-    if len(members) > 1 or members[0].values:
-        labels = labels_for([unit.values for unit in members], _label)
-        axes = (Axis("iterables", labels),)
-        parts = Each(sealed, axes[0], labels)
-    finished = {at for at, unit in enumerate(members) if all(one in done for one in unit.nodes)}
-    return Node(
-        name,
-        element.run,
-        {"parts": parts, "at_a_time": members[0].at_a_time, **shared},
-        axes,
-        members[0].resources,
-        folder=False,
-        links=tuple(_links(members, place)),
-        fuse=True,  # import nipype once for all stages of a subject
-        done=frozenset(finished),
-    )
-
-
 def _label(values: Any) -> str:
     """Return a unit's label: its values, of a file only what names the subject."""
     return label_of("_".join(label_of(one) if "/" in one else one for one in values))
 
 
-def _links(members: Sequence[Unit], place: Mapping[Unit, tuple[str, int]]) -> Iterator[Edge]:
-    """Return, for each upstream node, which of its tasks each member waits for."""
-    above: dict[str, list[list[int]]] = {}
-    for at, unit in enumerate(members):
-        for parent in unit.parents:
-            name, index = place[parent]
-            above.setdefault(name, [[] for _ in members])[at].append(index)
-    for name, needed in above.items():
-        yield _edge(name, [sorted(indices) for indices in needed])
+class _Maker:
+    """Makes nodes of units: upstream ones first, those that differ only in iterables at once."""
 
+    def __init__(
+        self,
+        nodes: dict[str, Node],
+        shared: Mapping[str, Any],
+        done: Collection[Any],
+        units: Iterable[Unit],
+    ) -> None:
+        self._nodes, self._shared, self._done = nodes, shared, done
+        self._sealer = Sealer()
+        self._place: dict[Unit, tuple[str, int]] = {}
+        self.named: dict[str, dict[str, Unit]] = {}  # the units of each node, by label
+        self._mapped: dict[Unit, dict[str, Unit]] = {}  # over lists of a unit, by what they select
+        for unit in units:
+            if unit.over:
+                self._mapped.setdefault(unit.over.unit, {})[unit.select] = unit
 
-def _edge(upstream: str, needed: Sequence[Sequence[int]]) -> Edge:
-    """Return the edge for these needs: a regular one, which stays exact, if possible."""
-    shapes = {tuple(index - indices[0] for index in indices) for indices in needed}
-    if len(shapes) == 1 and (offsets := shapes.pop()):
-        return Edge(upstream, array("q", [indices[0] for indices in needed]), offsets)
-    starts = array("q", [0])
-    for indices in needed:
-        starts.append(starts[-1] + len(indices))
-    return Edge(upstream, array("q", [one for indices in needed for one in indices]), starts=starts)
+    def add(self, members: Sequence[Unit]) -> None:
+        """Add a node for units of one kind."""
+        name = _free(members[0].name, self._nodes)
+        lists = sorted({select for unit in members for select in self._mapped.get(unit, ())})
+        sealed = [self._sealer.seal(one, self._taken(one, lists)) for one in members]
+        axes: tuple[Axis, ...] = ()
+        labels: tuple[str, ...] = ("",)
+        parts: Any = sealed[0]
+        if len(members) > 1 or members[0].values:
+            labels = labels_for([unit.values for unit in members], _label)
+            axes = (Axis("iterables", labels),)
+            parts = Each(sealed, axes[0], labels)
+        number = {}
+        links = tuple(self._links(members))
+        if members[0].over:
+            axes += (Axis("sub-node", (), (), self._source(members)),)
+            number = {"number": Number()}
+        self._nodes[name] = Node(
+            name,
+            element.run,
+            {"parts": parts, "at_a_time": members[0].at_a_time, **number, **self._shared},
+            axes,
+            members[0].resources,
+            folder=False,
+            links=links,
+            fuse=True,  # import nipype once for all stages of a subject
+            done=frozenset(at for at, unit in enumerate(members) if self._is_done(unit)),
+            grows=bool(number) or any(self._nodes[link.upstream].grows for link in links),
+        )
+        self.named[name] = dict(zip(labels, members, strict=True))
+        self._place.update((unit, (name, at)) for at, unit in enumerate(members))
+
+    def _is_done(self, unit: Unit) -> bool:
+        return all(one in self._done for one in unit.nodes)
+
+    def _taken(self, unit: Unit, lists: Iterable[str]) -> dict[str, Unit | None]:
+        """Return what is mapped over each list that units like this one leave."""
+        return {select: self._mapped.get(unit, {}).get(select) for select in lists}
+
+    def _source(self, members: Sequence[Unit]) -> Source:
+        """Return the lists over which units are mapped; nipype may have made some already."""
+        assert members[0].over is not None
+        name, _ = self._place[members[0].over.unit]
+        select = members[0].select
+        given = []
+        for at, unit in enumerate(self.named[name].values()):
+            if self._is_done(unit):
+                mapped = self._taken(unit, [select])[select]
+                given.append((at, count(mapped.counter()) if mapped else 0))
+        places = tuple(self._place[one.over.unit][1] for one in members if one.over)
+        return Source(name, (select,), (), places, tuple(given))
+
+    def _links(self, members: Sequence[Unit]) -> Iterator[Edge]:
+        """Return, for each upstream node, which of its tasks each member waits for."""
+        above: dict[str, list[list[int]]] = {}
+        for at, unit in enumerate(members):
+            for parent in unit.parents:
+                name, index = self._place[parent]
+                above.setdefault(name, [[] for _ in members])[at].append(index)
+        for name, needed in above.items():
+            yield listed_edge(name, [sorted(indices) for indices in needed])

@@ -48,14 +48,21 @@ class Stopped(Exception):
 
 
 def run(
-    parts: bytes, classes: bytes, script: bytes, updatehash: bool, at_a_time: int, stop: bytes
-) -> str:
+    parts: bytes,
+    classes: bytes,
+    script: bytes,
+    updatehash: bool,
+    at_a_time: int,
+    stop: bytes,
+    number: int | None = None,
+) -> Any:
     """Run the pickled nodes of one task; return the last one's folder.
 
     ``classes`` are the user's own, ``script`` is the module of the workflow's file. ``at_a_time``
-    sub-nodes of a MapNode run in parallel. ``stop`` names the file that records the first crash, if
-    it must stop the others. A node whose predecessor in ``parts`` failed is skipped; the first
-    error is raised at the end.
+    sub-nodes of a MapNode run in parallel; of one that is whole in ``parts``, only the sub-node of
+    this ``number`` does. ``stop`` names the file that records the first crash, if it must stop the
+    others. A node whose predecessor in ``parts`` failed is skipped; the first error is raised at
+    the end. If other tasks are mapped over lists of these nodes, their numbers are also returned.
     """
     stopping = loads(stop)
     if stopping and os.path.exists(stopping):
@@ -65,13 +72,15 @@ def run(
     failed: set[str] = set()
     first: Exception | None = None
     folder = ""
-    for node, sub in loads(parts):
+    nodes, counters = loads(parts)
+    for node, sub in nodes:
         result = os.path.join(node.output_dir(), f"result_{node.name}.pklz")
         if not failed.isdisjoint(source for source, _ in node.input_source.values()):
             failed.add(result)
             continue
         try:
-            folder = _run_part(node, sub, updatehash, at_a_time)
+            sub, whole = (sub, False) if number is None else (number, True)
+            folder = _run_part(node, sub, updatehash, at_a_time, whole=whole)
         except Exception as error:
             failed.add(result)
             first = first or error
@@ -80,7 +89,15 @@ def run(
                     file.write(node.fullname)
     if first is not None:
         raise first
+    if counters:
+        return {"folder": folder, **{name: range(_count(one)) for name, one in counters.items()}}
     return folder
+
+
+def _count(counter: Any) -> int:
+    from hpcpipe.nipype.mapnodes import count
+
+    return count(counter) if counter is not None else 0
 
 
 def _install(classes: Iterable[type], script: str) -> None:
@@ -103,7 +120,7 @@ def _install(classes: Iterable[type], script: str) -> None:
         setattr(sys.modules[name], cls.__name__, cls)
 
 
-def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int) -> str:
+def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int, *, whole: bool) -> str:
     """Run a node, or a sub-node of a MapNode; on an error leave nipype's crash file."""
     # nipype's own jobs import matplotlib here, whether or not the node needs it.
     os.environ.setdefault("MPLBACKEND", node.config["execution"]["matplotlib_backend"])
@@ -112,7 +129,7 @@ def _run_part(node: Any, sub: int | None, updatehash: bool, at_a_time: int) -> s
     _await_results(node)
     try:
         if sub is not None:
-            node = _sub_node(node, sub)
+            node = _sub_node(node, sub, whole=whole)
         with _prepared(node.interface):
             if sub is None and at_a_time > 1:
                 _run_sub_nodes(node, updatehash, at_a_time)
@@ -149,10 +166,14 @@ def _words(error: Exception) -> str:
     return f"{name}{last}" + (f" ({said})" if found and said else "")
 
 
-def _sub_node(node: Any, number: int) -> Any:
-    """Return sub-node ``number`` of a MapNode that was reduced to that one item."""
+def _sub_node(node: Any, number: int, *, whole: bool) -> Any:
+    """Return sub-node ``number`` of a MapNode, which is ``whole`` or reduced to that one item."""
     node._get_inputs()
     node._check_iterfield()
+    if whole:
+        from hpcpipe.nipype.mapnodes import cut
+
+        cut(node, number)
     ((_, sub),) = node._make_nodes()
     sub.name = sub._id = f"_{node.name}{number}"
     return sub

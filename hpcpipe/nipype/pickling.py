@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from hpcpipe.graph.workflow import Workflow
 from hpcpipe.keys.digest import Keyed
 from hpcpipe.keys.pickling import Own
 from hpcpipe.nipype.cache import identity
+from hpcpipe.nipype.mapnodes import items, without_items
 from hpcpipe.nipype.tasks import Unit
 
 
@@ -34,12 +35,16 @@ class Sealer:
         self._known: dict[Any, str] = {}
         self._emptied: dict[Any, Any] = {}
 
-    def seal(self, unit: Unit) -> Sealed:
-        """Return a unit's nodes as `hpcpipe.nipype.element.run` takes them."""
-        key = ".".join([*map(self._identity, unit.nodes), str(unit.sub)])
+    def seal(self, unit: Unit, mapped: Mapping[str, Unit | None]) -> Sealed:
+        """Return a unit's nodes as `hpcpipe.nipype.element.run` takes them.
+
+        Of each list that units of this name leave, ``mapped`` has the unit that is mapped over it.
+        """
+        key = ".".join([*map(self._identity, unit.nodes), str(unit.sub), *mapped])
+        counters = {name: one and one.counter() for name, one in mapped.items()}
         if unit.sub is None:
-            return Sealed(key, lambda: [(node, None) for node in unit.nodes])
-        return Sealed(key, lambda: [(self._cut(unit.host, unit.sub), unit.sub)])
+            return Sealed(key, lambda: ([(node, None) for node in unit.nodes], counters))
+        return Sealed(key, lambda: ([(self._cut(unit.host, unit.sub), unit.sub)], counters))
 
     def _identity(self, node: Any) -> str:
         if node not in self._known:
@@ -49,26 +54,10 @@ class Sealer:
     def _cut(self, node: Any, number: Any) -> Any:
         """Return a MapNode reduced to one of its items."""
         if node not in self._emptied:
-            self._emptied[node] = _without_items(node)
+            self._emptied[node] = without_items(node)
         one = deepcopy(self._emptied[node])
-        one._inputs.trait_set(**{name: [_items(node, name)[number]] for name in node.iterfield})
+        one._inputs.trait_set(**{name: [items(node, name)[number]] for name in node.iterfield})
         return one
-
-
-def _without_items(node: Any) -> Any:
-    from nipype.interfaces.base import Undefined
-
-    emptied = deepcopy(node)
-    emptied._inputs.trait_setq(**dict.fromkeys(node.iterfield, Undefined))
-    return emptied
-
-
-def _items(node: Any, name: str) -> Any:
-    from nipype.utils.filemanip import ensure_list
-    from nipype.utils.misc import flatten
-
-    items = ensure_list(getattr(node.inputs, name))
-    return flatten(items) if node.nested else items
 
 
 def own_classes(nodes: Iterable[Any], workflow: Workflow) -> list[type]:

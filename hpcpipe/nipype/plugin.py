@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nipype.workflow")
 
 _RESOURCES = Resources._fields
-_OURS = {"site", "wait", "status_callback", "map_procs", "sbatch_args", *_RESOURCES}
+_OURS = {"site", "wait", "status_callback", "map_procs", "map_tasks", "sbatch_args", *_RESOURCES}
 # Arguments of MultiProc, which programs pass to any plugin.
 _LIMITS = {"n_procs", "memory_gb", "n_gpu_procs", "raise_insufficient"}
 
@@ -37,7 +37,8 @@ class Plugin(PluginBase):  # type: ignore[misc]
     ``site`` is a site's name or file (default: the one in use here). With ``wait=False`` it returns
     once everything is submitted. Further arguments are defaults for all nodes: ``time``,
     ``memory``, ``cpus``, ``queue``, ``account``, and ``map_procs``, the number of sub-nodes of a
-    MapNode that run in parallel if they share an element. ``plugin_args`` may set all of these too.
+    MapNode that run in parallel if they share an element; with ``map_tasks=True``, each is a task,
+    even if only a node upstream knows how many there are. ``plugin_args`` may set all of these too.
     """
 
     def __init__(

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nipype.workflow")
 
 Callback = Callable[[Any, str], object]
+Units = Mapping[str, Mapping[str, Unit]]  # see `hpcpipe.nipype.capture.NipypeWorkflow`
 
 
 def follow(
     run: Run,
     graph: networkx.DiGraph,
-    units: Mapping[str, Sequence[Unit]],
+    units: Units,
     callback: Callback | None,
     stop_first: bool,
 ) -> None:
@@ -46,11 +47,15 @@ def follow(
         report = make_report(run.rundir)
         for line in change_lines(before, report):
             logger.info("hpcpipe: %s", line)
+        before = report
         teller.tell(report)
         stopped = stop_first and report.failures
-        if report.finished or stopped:
+        if stopped:
             break
-        before = report
+        if (report.failures or report.awaited) and run.mend(report):
+            continue
+        if report.finished:
+            break
         time.sleep(next_look(began))
     if stopped:
         run.cancel()
@@ -60,7 +65,7 @@ def follow(
 class _Teller:
     """Calls nipype's ``status_callback`` once per node for its start and once for its end."""
 
-    def __init__(self, units: Mapping[str, Sequence[Unit]], callback: Callback | None) -> None:
+    def __init__(self, units: Units, callback: Callback | None) -> None:
         self._units = units
         self._callback = callback
         self._told: set[tuple[Any, str]] = set()
@@ -71,11 +76,11 @@ class _Teller:
             return
         open_ = {(task.node, task.label): task for task in report.tasks}
         for name, record in report.record.nodes.items():
-            for at, unit in enumerate(self._units.get(name, ())):
-                task = open_.get((name, record.label(at)))
-                if unit.sub is None:
+            known = {label for label, _ in record.by_label()}  # if it grows, not all yet
+            for label, unit in self._units.get(name, {}).items():
+                if unit.sub is None and unit.over is None and label in known:
                     for node in unit.nodes:
-                        self._say(node, _events(task))
+                        self._say(node, _events(open_.get((name, label))))
 
     def _say(self, node: Any, events: Sequence[str]) -> None:
         assert self._callback is not None
@@ -93,9 +98,7 @@ def _events(task: Task | None) -> Sequence[str]:
     return ("start",) if task.state is State.RUNNING else ()
 
 
-def _raise_first(
-    run: Run, graph: networkx.DiGraph, units: Mapping[str, Sequence[Unit]], report: Report
-) -> None:
+def _raise_first(run: Run, graph: networkx.DiGraph, units: Units, report: Report) -> None:
     """Report the nodes that failed, and raise the first one's error, as nipype does."""
     failed = list(_failed(report, units))
     if not failed:
@@ -121,13 +124,13 @@ def _raise_first(
         raise errors[0]
 
 
-def _failed(report: Report, units: Mapping[str, Sequence[Unit]]) -> Iterator[tuple[Task, Unit]]:
+def _failed(report: Report, units: Units) -> Iterator[tuple[Task, Unit]]:
     """Yield the tasks that failed by themselves, with their units; not those blocked by them."""
-    for name, record in report.record.nodes.items():
-        labels = {record.label(at): unit for at, unit in enumerate(units[name])}
+    for name in report.record.nodes:
         for task in report.failures:
             if task.node == name and task.reason is not Reason.UPSTREAM:
-                yield task, labels[task.label]
+                place = task.label.rpartition("/")[0]  # of a task of those that it becomes
+                yield task, units[name].get(task.label) or units[name][place]
 
 
 def _error(run: Run, task: Task) -> BaseException:

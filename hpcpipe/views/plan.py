@@ -103,7 +103,8 @@ def axes_of(node: NodeRecord) -> str:
 def _awaited(node: NodeRecord) -> Iterator[str]:
     """Yield which result decides how many tasks a node has, while that is unknown."""
     if node.awaited:
-        what = "the rest " if len(node) else "width " if node.growth and node.growth.axes else ""
+        wide = node.growth and any(axis.source for axis in node.growth.axes)
+        what = "the rest " if len(node) else "width " if wide else ""
         yield f"{what}known when {' and '.join(dict(node.awaited))} has ended"
 
 
