@@ -41,10 +41,14 @@ class Sealer:
         Of each list that units of this name leave, ``mapped`` has the unit that is mapped over it.
         """
         key = ".".join([*map(self._identity, unit.nodes), str(unit.sub), *mapped])
-        counters = {name: one and one.counter() for name, one in mapped.items()}
-        if unit.sub is None:
-            return Sealed(key, lambda: ([(node, None) for node in unit.nodes], counters))
-        return Sealed(key, lambda: ([(self._cut(unit.host, unit.sub), unit.sub)], counters))
+
+        def make() -> Any:
+            whole = unit.sub is None
+            cut = None if whole else self._cut(unit.host, unit.sub)
+            parts = [(node, None) for node in unit.nodes] if whole else [(cut, unit.sub)]
+            return parts, {name: one and one.counter() for name, one in mapped.items()}
+
+        return Sealed(key, make)
 
     def _identity(self, node: Any) -> str:
         if node not in self._known:
