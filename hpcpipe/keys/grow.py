@@ -183,7 +183,7 @@ class _Grown:
         node = self.nodes[axis.source[0]]
         found = self._lengths(node, axis.source[1]).items()
         told = {**{_place(node, index): many for index, many in found}, **dict(axis.given)}
-        at = dict(zip(_places(growth), axis.at, strict=True))
+        at = dict(zip(_fixed_places(growth), axis.at, strict=True))
         lengths = {place: told[there] for place, there in at.items() if there in told}
         names = [one.name for one in _fixed(growth)]
         return _Width(names, lengths, at.keys() - lengths.keys(), len(told))
@@ -196,8 +196,10 @@ class _Grown:
         names, hidden = [axis.name for axis in _fixed(above)], set[int]()
         for on, some in holes.items():
             at = _positions(names, on)
-            hidden |= {n for n, place in enumerate(_places(above)) if _part(place, at) in some}
-        places = enumerate(_places(growth))
+            hidden |= {
+                n for n, place in enumerate(_fixed_places(above)) if _part(place, at) in some
+            }
+        places = enumerate(_fixed_places(growth))
         return [place for n, place in places if not hidden.isdisjoint(link.parents(n))]
 
     def _places(
@@ -258,20 +260,20 @@ class _Grown:
         become: dict[int, list[int]] = {}
         for index in range(len(above)):
             become.setdefault(_place(above, index), []).append(index)
-        needed = {
-            n: [index for there in link.parents(n) for index in become.get(there, ())]
-            for n in range(len(_places(growth)))
-        }
-        return listed_edge(
-            link.upstream, [needed[_row(growth, place) - 1] for place in shape.places]
-        )
+        needed = [
+            [index for there in link.parents(n) for index in become.get(there, ())]
+            for n in range(len(_fixed_places(growth)))
+        ]
+        rows = (_row(growth, place) for place in shape.places)
+        return listed_edge(link.upstream, [needed[row - 1] for row in rows])
 
     def _recipe(
         self, growth: Growth, shape: _Shape, axes: Sequence[Axis]
     ) -> tuple[Any, list[list[Any]]] | None:
         """Return how keys are made, as `NodeRecord.recipe` has it, if they depend on files."""
         traced = [growth.recipe, *(one for axis in growth.axes for one in axis.recipe)]
-        above = any(self.nodes[upstream].recipe is not None for upstream, *_ in growth.edges)
+        upstream = [one for one, *_ in growth.edges] + [link.upstream for link in growth.links]
+        above = any(self.nodes[one].recipe is not None for one in upstream)
         if not above and all(isinstance(one, bytes) for one in traced):
             return None
         if shape.regular:
@@ -288,7 +290,7 @@ def _fixed(growth: Growth) -> list[GrowthAxis]:
     return [axis for axis in growth.axes if axis.source is None]
 
 
-def _places(growth: Growth) -> list[Place]:
+def _fixed_places(growth: Growth) -> list[Place]:
     """List the places on the axes whose length was always known, as links number them."""
     return [*product(*(range(len(axis.labels)) for axis in _fixed(growth)))]
 

@@ -14,7 +14,7 @@ from hpcpipe.graph.workflow import Workflow
 from hpcpipe.keys.references import Number
 from hpcpipe.nipype import element
 from hpcpipe.nipype.mapnodes import count
-from hpcpipe.nipype.pickling import Sealed, Sealer, own_classes, script_module
+from hpcpipe.nipype.pickling import Sealed, Sealer, own_classes, script_module, seal_counters
 from hpcpipe.nipype.tasks import Unit, make_units
 
 if TYPE_CHECKING:
@@ -90,34 +90,41 @@ class _Maker:
     def add(self, members: Sequence[Unit]) -> None:
         """Add a node for units of one kind."""
         name = _free(members[0].name, self._nodes)
-        lists = sorted({select for unit in members for select in self._mapped.get(unit, ())})
-        sealed = [self._sealer.seal(one, self._taken(one, lists)) for one in members]
+        sealed = self._sealed(members)
         axes: tuple[Axis, ...] = ()
         labels: tuple[str, ...] = ("",)
-        parts: Any = sealed[0]
+        own: dict[str, Any] = {argument: values[0] for argument, values in sealed.items()}
         if len(members) > 1 or members[0].values:
             labels = labels_for([unit.values for unit in members], _label)
             axes = (Axis("iterables", labels),)
-            parts = Each(sealed, axes[0], labels)
-        number = {}
-        links = tuple(self._links(members))
+            own = {one: Each(values, axes[0], labels) for one, values in sealed.items()}
         if members[0].over:
             axes += (Axis("sub-node", (), (), self._source(members)),)
-            number = {"number": Number()}
+            own["number"] = Number()
+        links = tuple(self._links(members))
         self._nodes[name] = Node(
             name,
             element.run,
-            {"parts": parts, "at_a_time": members[0].at_a_time, **number, **self._shared},
+            {**own, "at_a_time": members[0].at_a_time, **self._shared},
             axes,
             members[0].resources,
             folder=False,
             links=links,
             fuse=True,  # import nipype once for all stages of a subject
             done=frozenset(at for at, unit in enumerate(members) if self._is_done(unit)),
-            grows=bool(number) or any(self._nodes[link.upstream].grows for link in links),
+            grows=members[0].over is not None
+            or any(self._nodes[link.upstream].grows for link in links),
         )
         self.named[name] = dict(zip(labels, members, strict=True))
         self._place.update((unit, (name, at)) for at, unit in enumerate(members))
+
+    def _sealed(self, members: Sequence[Unit]) -> dict[str, list[Sealed]]:
+        """Return the arguments that differ between units of one kind."""
+        sealed = {"parts": [self._sealer.seal(one) for one in members]}
+        lists = sorted({select for unit in members for select in self._mapped.get(unit, ())})
+        if lists:
+            sealed["counters"] = [seal_counters(self._taken(one, lists)) for one in members]
+        return sealed
 
     def _is_done(self, unit: Unit) -> bool:
         return all(one in self._done for one in unit.nodes)

@@ -55,6 +55,7 @@ def run(
     at_a_time: int,
     stop: bytes,
     number: int | None = None,
+    counters: bytes = b"",
 ) -> Any:
     """Run the pickled nodes of one task; return the last one's folder.
 
@@ -62,7 +63,8 @@ def run(
     sub-nodes of a MapNode run in parallel; of one that is whole in ``parts``, only the sub-node of
     this ``number`` does. ``stop`` names the file that records the first crash, if it must stop the
     others. A node whose predecessor in ``parts`` failed is skipped; the first error is raised at
-    the end. If other tasks are mapped over lists of these nodes, their numbers are also returned.
+    the end. With ``counters``, of lists that others are mapped over, the numbers of their items are
+    returned, too.
     """
     stopping = loads(stop)
     if stopping and os.path.exists(stopping):
@@ -71,16 +73,14 @@ def run(
     _install(loads(classes), loads(script))
     failed: set[str] = set()
     first: Exception | None = None
-    folder = ""
-    nodes, counters = loads(parts)
-    for node, sub in nodes:
+    folder, whole = "", number is not None
+    for node, sub in loads(parts):
         result = os.path.join(node.output_dir(), f"result_{node.name}.pklz")
         if not failed.isdisjoint(source for source, _ in node.input_source.values()):
             failed.add(result)
             continue
         try:
-            sub, whole = (sub, False) if number is None else (number, True)
-            folder = _run_part(node, sub, updatehash, at_a_time, whole=whole)
+            folder = _run_part(node, number if whole else sub, updatehash, at_a_time, whole=whole)
         except Exception as error:
             failed.add(result)
             first = first or error
@@ -90,14 +90,14 @@ def run(
     if first is not None:
         raise first
     if counters:
-        return {"folder": folder, **{name: range(_count(one)) for name, one in counters.items()}}
+        return {"folder": folder, **_numbers(loads(counters))}
     return folder
 
 
-def _count(counter: Any) -> int:
+def _numbers(counters: dict[str, Any]) -> dict[str, range]:
     from hpcpipe.nipype.mapnodes import count
 
-    return count(counter) if counter is not None else 0
+    return {name: range(0 if one is None else count(one)) for name, one in counters.items()}
 
 
 def _install(classes: Iterable[type], script: str) -> None:

@@ -35,20 +35,12 @@ class Sealer:
         self._known: dict[Any, str] = {}
         self._emptied: dict[Any, Any] = {}
 
-    def seal(self, unit: Unit, mapped: Mapping[str, Unit | None]) -> Sealed:
-        """Return a unit's nodes as `hpcpipe.nipype.element.run` takes them.
-
-        Of each list that units of this name leave, ``mapped`` has the unit that is mapped over it.
-        """
-        key = ".".join([*map(self._identity, unit.nodes), str(unit.sub), *mapped])
-
-        def make() -> Any:
-            whole = unit.sub is None
-            cut = None if whole else self._cut(unit.host, unit.sub)
-            parts = [(node, None) for node in unit.nodes] if whole else [(cut, unit.sub)]
-            return parts, {name: one and one.counter() for name, one in mapped.items()}
-
-        return Sealed(key, make)
+    def seal(self, unit: Unit) -> Sealed:
+        """Return a unit's nodes as `hpcpipe.nipype.element.run` takes them."""
+        key = ".".join([*map(self._identity, unit.nodes), str(unit.sub)])
+        if unit.sub is None:
+            return Sealed(key, lambda: [(node, None) for node in unit.nodes])
+        return Sealed(key, lambda: [(self._cut(unit.host, unit.sub), unit.sub)])
 
     def _identity(self, node: Any) -> str:
         if node not in self._known:
@@ -62,6 +54,17 @@ class Sealer:
         one = deepcopy(self._emptied[node])
         one._inputs.trait_set(**{name: [items(node, name)[number]] for name in node.iterfield})
         return one
+
+
+def seal_counters(mapped: Mapping[str, Unit | None]) -> Sealed:
+    """Return what counts the items of lists that a unit leaves, by the name of each list.
+
+    ``mapped`` has the unit that is mapped over it, if there is one.
+    """
+    return Sealed(
+        ".".join(mapped),
+        lambda: {name: one and one.counter() for name, one in mapped.items()},
+    )
 
 
 def own_classes(nodes: Iterable[Any], workflow: Workflow) -> list[type]:
