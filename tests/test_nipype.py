@@ -76,13 +76,13 @@ SUMS = "".join(f"{a} {b}: {[2 * a] * 3}\n" for a in (1, 2, 3) for b in (10, 20))
 
 
 def python(
-    either: Cluster, *words: str | Path, status: int = 0
+    either: Cluster, *words: str | Path, status: int = 0, seconds: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, which must be in this status."""
     done = subprocess.run(
         [sys.executable, *words],
         cwd=either.home, env={**either.environment, "NIPYPE_NO_ET": "1"}, text=True,
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False,
     )  # fmt: skip
     assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
     return done
@@ -566,7 +566,7 @@ def test_map_nodes_whose_width_a_node_tells_are_arrays_where_they_ask_for_it(
 
     planned = either.hpcpipe("plan", script).stdout
     assert re.search(r"two.mapflow +iterables\(2\) x sub-node\(\?\): width known when", planned)
-    python(either, script, "hpcpipe")
+    python(either, script, "hpcpipe", seconds=3 * PATIENCE)  # 38 tasks, a few at a time
     assert left(work) == serial
     nodes = either.status("--run", run)["nodes"]
     counts = {name: one["done"] for name, one in nodes.items() if name.endswith(".mapflow")}
@@ -589,7 +589,7 @@ def test_what_nipype_has_run_already_tells_the_width_at_once(either: Cluster) ->
     assert "two.mapflow     iterables x sub-node (4): 3 to run, 1 done" in planned
     assert "pairs.mapflow   iterables x sub-node (4): 4 done" in planned
     assert "more.mapflow    iterables x sub-node (1): 1 done, the rest known when two" in planned
-    python(either, script, "hpcpipe")
+    python(either, script, "hpcpipe", seconds=3 * PATIENCE)
     assert left(either.home / "work") == serial
 
 
