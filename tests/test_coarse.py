@@ -21,7 +21,7 @@ from hpcpipe.planner.element_graph import Elements, make_elements
 from hpcpipe.planner.layout import Array, make_batch
 from hpcpipe.planner.predict import jobs_of
 from hpcpipe.planner.regular import make_exact
-from hpcpipe.planner.search.baseline import exact_makespans
+from hpcpipe.planner.search.baseline import exact_makespans, exact_starts
 from hpcpipe.planner.search.orderings import make_orderings
 from hpcpipe.planner.search.search import coarsen, likely_cores
 from hpcpipe.planner.simulate import Job, makespan, simulate
@@ -176,8 +176,36 @@ def test_lines_are_cut_between_all_lineages_after_one_needed_another() -> None:
     tasks.append((3.0, 1, [merges[10], merges[14]]))
     graph = elements(tasks)
     merging = [element for element, parents in enumerate(graph.parents) if len(parents) > 2]
-    for ordering in make_orderings(graph):
+    for ordering in make_orderings(graph, exact_starts(graph, 40)):
         assert len({ordering.block[element] for element in merging}) == 16
+
+
+def test_what_is_waited_for_as_a_whole_has_its_longest_elements_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hpcpipe.planner.search.search, "_SMALL", 0)
+    first: list[tuple[float, int, Sequence[int]]] = [(1.0, 1, ()), (1.0, 1, ()), (9.0, 1, ())]
+    whole = elements([*first, (50.0, 1, [0, 1]), (1.0, 1, [1, 2])])
+    single = elements([*first, (50.0, 1, [0]), (9.0, 1, [1]), (2.0, 1, [2])])
+    for graph, order in ((whole, [9.0, 1.0, 1.0]), (single, [1.0, 9.0, 1.0])):
+        arrays = coarsen(graph, Capabilities(), 1000, calls=2)
+        assert [graph.seconds[element] for element in arrays[0].elements] == order
+    assert list(arrays[0].elements) == [0, 2, 1]  # the longest way down first
+
+
+def test_short_ends_are_put_off_to_later_blocks_than_long_ones() -> None:
+    tasks: list[tuple[float, int, Sequence[int]]] = []
+    for lineage in range(24):
+        merge = len(tasks) + 4
+        tasks += [(10.0, 1, ())] * 4
+        tasks += [(5.0 + lineage, 1, range(merge - 4, merge))]
+        tasks += [(20.0, 1, [merge]), (2.0, 1, [merge])]
+    graph = elements(tasks)
+    _, moved, put_off, *_ = [one.block for one in make_orderings(graph, exact_starts(graph, 12))]
+    ends = [sorted(below, key=graph.seconds.__getitem__) for below in graph.children]
+    pairs = [pair for pair in ends if len(pair) == 2]
+    assert all(moved[short] == moved[long] for short, long in pairs)
+    assert sum(put_off[short] > put_off[long] for short, long in pairs) > 12
 
 
 def cost(graph: Elements, arrays: Sequence[Array]) -> float:

@@ -23,6 +23,10 @@ simulated annealing, judged against a list-scheduling baseline*:
         layer 1           b  | bb   b  | bbb      in the ordering divide layers: three arrays a
         layer 2           cc   cc   c    c        layer here, and one in the last.
 
+   Of more than 500 tasks, short ones that nothing waits for may be put off to later blocks, to
+   fill the cores at the end; and an array begins with its longest element where all of it is
+   waited for, else with the longest path.
+
 3. Which layers to cut where, and in which order to submit the arrays, is a *partition*
    (`search.partition`). Arrays are submitted the longest path down first, on average over their
    elements; an array can also be made more or less urgent, as its mean may mislead::

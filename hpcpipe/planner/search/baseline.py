@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from hpcpipe.planner.batch import Wait
 from hpcpipe.planner.element_graph import Elements
-from hpcpipe.planner.simulate import Job, makespan
+from hpcpipe.planner.simulate import Job, makespan, simulate
 
 
 def exact_jobs(graph: Elements) -> list[Job]:
     """Return every element as a job of its own."""
-    order = sorted(graph.order, key=lambda element: -graph.below[element])
+    order = _in_order(graph)
     number = [0] * len(order)
     for at, element in enumerate(order):
         number[element] = at
@@ -33,3 +33,16 @@ def exact_makespans(graph: Elements, cores: Sequence[int]) -> list[float]:
     """
     jobs = exact_jobs(graph)
     return [makespan(jobs, count) for count in cores]
+
+
+def exact_starts(graph: Elements, cores: int) -> list[float]:
+    """Return when each element starts in the reference schedule on a number of cores."""
+    starts = [0.0] * len(graph)
+    begun = simulate(exact_jobs(graph), cores).starts
+    for element, start in zip(_in_order(graph), begun, strict=True):
+        starts[element] = start
+    return starts
+
+
+def _in_order(graph: Elements) -> list[int]:
+    return sorted(graph.order, key=lambda element: -graph.below[element])

@@ -8,7 +8,7 @@ makes few parts anew.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 from math import ceil
@@ -25,7 +25,7 @@ class Chunk:
     """Elements that share an array: the cells they are in, and the cells that these wait for."""
 
     number: int  # its identity
-    elements: Sequence[int]  # longest way down first
+    elements: Sequence[int]  # longest first, or longest way down first
     weight: float
     cells: Sequence[int]
     layer: int
@@ -42,15 +42,22 @@ class Cells:
         ordering: Ordering,
         layer_of: Sequence[int],
         size: int,
+        paired: Collection[int] = (),  # layers whose elements others wait for one by one
     ) -> None:
         self.ordering, self.blocks = ordering, len(ordering.work)
         self.layers = max(layer_of, default=0) + 1
         self._graph, self._size = graph, size
         self._layer: list[int] = []
-        self._elements: list[list[int]] = []  # by cell, longest way down first
+        self._elements: list[list[int]] = []  # by cell, in the order of indices
         self._number: list[dict[int, int]] = [{} for _ in range(self.layers)]  # block → cell
         self._rank = [0] * len(graph)
-        self._ranked = sorted(range(len(graph)), key=lambda element: -graph.below[element])
+        self._longest = max(graph.below, default=0.0)
+        # Where others wait for a whole array, its last element to start should be a short one.
+        way = [
+            graph.below[element] if layer in paired else graph.seconds[element]
+            for element, layer in enumerate(layer_of)
+        ]
+        self._ranked = sorted(range(len(graph)), key=lambda one: (-way[one], -graph.below[one]))
         cell_of = [0] * len(graph)
         for rank, element in enumerate(self._ranked):
             layer, block = layer_of[element], ordering.block[element]
@@ -99,9 +106,8 @@ class Cells:
         """Return the weights by which to submit chunks; the least comes first."""
         if not haste:
             return [chunk.weight for chunk in chunks]
-        longest = self._graph.below[self._ranked[0]]
         return [
-            chunk.weight - longest * sum([haste.get(cell, 0.0) for cell in chunk.cells])
+            chunk.weight - self._longest * sum([haste.get(cell, 0.0) for cell in chunk.cells])
             for chunk in chunks
         ]
 

@@ -79,12 +79,14 @@ class Ordering:
         return tuple(sorted(cuts))
 
 
-def make_orderings(graph: Elements, *, soonest: bool = True) -> list[Ordering]:
-    """Make orderings to cut: by three measures of urgency, as they are and with elements moved up.
+def make_orderings(graph: Elements, starts: Sequence[float] | None) -> list[Ordering]:
+    """Make orderings to cut: by two measures of urgency, each as it is, moved up and put off.
 
-    First comes what is on the longest path; what must start earliest; or what can end ``soonest``,
-    since its children keep cores busy that would wait for the rest. Moved up, an element is in the
-    block that the last of its parents is in.
+    First comes what the longest way leads through, or what must start earliest. Moved up, an
+    element is in the block that the last of its parents is in. Put off, one that nothing waits for
+    is in the block that the baseline, in which elements have these ``starts``, has come to when
+    it starts it: short ones fill the cores at the end. Small graphs have no ``starts``: nothing is
+    put off there, and what is on the longest path comes first.
     """
     count = len(graph)
     longest = max(graph.below, default=0.0)
@@ -96,18 +98,49 @@ def make_orderings(graph: Elements, *, soonest: bool = True) -> list[Ordering]:
             above[element] = max(above[parent] + graph.seconds[parent] for parent in parents)
             before = min(late[parent] for parent in parents)
             late[element] = min(before, longest - graph.below[element])
+    orderings = []
     path = [-(a + b) for a, b in zip(above, graph.below, strict=True)]
     end = [-(a + s) for a, s in zip(above, graph.seconds, strict=True)]
-    orderings = []
-    last = [[-one for one in end]] if soonest else []
-    for urgency in (path, late, *last):
-        block = _blocks(graph, _walk(graph, list(zip(urgency, end, strict=True))))
-        moved = list(block)
+    for urgency in (path if starts is None else _lineage(graph), late):
+        plain = _blocks(graph, _walk(graph, list(zip(urgency, end, strict=True))))
+        moved = list(plain)
         for element in graph.order:
             if graph.parents[element]:
                 moved[element] = max(moved[parent] for parent in graph.parents[element])
-        orderings += [_ordering(graph, block), _ordering(graph, moved)]
+        orderings += [_ordering(graph, plain), _ordering(graph, moved)]
+        if starts is not None:
+            orderings.append(_ordering(graph, _put_off(graph, plain, moved, starts)))
     return orderings
+
+
+def _lineage(graph: Elements) -> list[float]:
+    """Measure urgency by the longest way down; that of an end, by the longest that leads to it.
+
+    Of the ends of one element, only that one brings along all that it needs early: ends that need a
+    little of many lineages do not tear these apart.
+    """
+    urgency = [-one for one in graph.below]
+    foot = list(range(len(graph)))  # the end to which the longest way leads
+    for element in reversed(graph.order):
+        if graph.children[element]:
+            foot[element] = foot[max(graph.children[element], key=graph.below.__getitem__)]
+    for element, end in enumerate(foot):
+        urgency[end] = min(urgency[end], -graph.below[element])
+    return urgency
+
+
+def _put_off(
+    graph: Elements, block: Sequence[int], moved: Sequence[int], starts: Sequence[float]
+) -> list[int]:
+    """Put off ends: to the block that has as much work before it as is begun before their start."""
+    ends = list(accumulate(_ordering(graph, block).work))[:-1]
+    off = list(moved)
+    begun = 0.0
+    for element in sorted(graph.order, key=starts.__getitem__):
+        if not graph.children[element]:
+            off[element] = max(off[element], bisect_right(ends, begun))
+        begun += graph.seconds[element]
+    return off
 
 
 def plain_ordering(graph: Elements) -> Ordering:

@@ -16,7 +16,7 @@ from math import cbrt, inf
 from hpcpipe.jobs import Capabilities
 from hpcpipe.planner.element_graph import Elements
 from hpcpipe.planner.layout import Array, lay_out
-from hpcpipe.planner.search.baseline import exact_makespans
+from hpcpipe.planner.search.baseline import exact_makespans, exact_starts
 from hpcpipe.planner.search.cell_index import Cells
 from hpcpipe.planner.search.estimate import Pairs, estimate, find_pairs
 from hpcpipe.planner.search.orderings import make_layers, make_orderings, plain_ordering
@@ -32,8 +32,9 @@ _LEAST = 4  # tries, however large the graph
 _MOST_EACH = 20  # tries for every element: there is no more to find in a small graph
 _WARMTH = 0.002  # by how much a change may be for the worse, at first
 _PIECES = (12, 9, 7, 6, 5, 4, 3, 2)
+_GROWTHS = (0.7, 1.0, 1.5)  # of pieces, along the ordering
 _IDLE = 2000  # changes in turn that bring nothing: there may be no more to try
-_STARTS, _STARTS_SMALL = 2, 4  # patterns of cuts to begin with
+_STARTS, _STARTS_SMALL = 1, 4  # patterns of cuts to begin with
 _SPARED = 0.6  # of what the least cost seen on so many cores is above that on others
 _SHARES = (0.25, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.3, 3.2, 4.5)
 
@@ -54,7 +55,10 @@ def coarsen(
     are elements. A graph that is deeper than ``calls`` takes an array a level.
     """
     layers, layer_of = make_layers(graph, calls, size)
-    plain = Cells(graph, plain_ordering(graph), layer_of, size)
+    pairs = find_pairs(graph, layer_of) if can.elementwise else {}
+    # Small graphs have calls to be cut so finely that hardly anything waits for a whole array.
+    paired = set(layer_of) if _is_small(graph) else {above for _, above in pairs}
+    plain = Cells(graph, plain_ordering(graph), layer_of, size, paired)
     partition = Partition(0, tuple(range(plain.blocks)), ((),) * len(layers))
     least = plain.count(plain.split(partition))
     # Where the size of arrays forces more than there are calls, each layer may yet be cut once.
@@ -62,9 +66,10 @@ def coarsen(
     most = calls if least <= calls else least + spare
     cells = [plain]
     if most > least:
-        orderings = make_orderings(graph, soonest=not _is_small(graph))
-        cells += [Cells(graph, one, layer_of, size) for one in orderings]
-        pairs = find_pairs(graph, layer_of) if can.elementwise else {}
+        (width,) = [cores] if cores else likely_cores(graph, (1.0,))
+        starts = None if _is_small(graph) else exact_starts(graph, width)
+        orderings = make_orderings(graph, starts)
+        cells += [Cells(graph, one, layer_of, size, paired) for one in orderings]
         depths = [layer[0] for layer in layers]
         partition = _Search(graph, can, cells, depths, pairs, most, slack, cores).run(partition)
     chosen = cells[partition.ordering]
@@ -224,8 +229,8 @@ class _Search:
     def _patterns(self) -> Iterator[Partition]:
         """Yield cuts to begin with: a range of depths in as many pieces as the calls allow."""
         ranges = combinations_with_replacement(sorted(set(self._depths)), 2)
-        # Equal pieces, or larger ones the later they are urgent.
-        choices = list(product(range(len(self._cells)), (1.0, 1.5), ranges))
+        growths = _GROWTHS if self._hasty else _GROWTHS[1:]
+        choices = list(product(range(len(self._cells)), growths, ranges))
         self._random.shuffle(choices)
         for number, growth, (first, last) in choices:
             if self._spent > self._most * 2 // 5:
