@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -30,7 +29,6 @@ from hpcpipe.submit.continuation import (
     drop,
     new_id,
 )
-from hpcpipe.worker.fallen import is_due
 
 _TRIES, _OUTAGE = 8, 60.0  # again, and seconds in between: all in the 15 minutes it requests
 _BRIEFLY = 1.0  # seconds that an element waits for the run's lock
@@ -90,20 +88,20 @@ def resume(folder: Path, mine: Continuation) -> None:
 def resume_early(folder: Path, element: str) -> None:
     """Retry what is due now, in an element that is about to begin, in place of a continuation.
 
-    What cannot be known yet, since its job has just ended, is left to whatever begins a little
-    later. Nothing is waited for, since this holds a slot.
+    The element has taken the file ``due``, so that no other does the same. What cannot be known
+    yet, since its job has just ended, is left to whatever begins a little later, and so is all of
+    it while somebody else submits. Nothing is waited for, since this holds a slot.
     """
     from hpcpipe.submit.locking import locked
 
-    run = Run(folder)
-    due = run.rundir.due
-    with suppress(FileNotFoundError, LockHeld), locked(run.rundir, _BRIEFLY, element):
-        if not is_due(str(due)):
-            return
-        due.unlink()
-        drafted = None if is_stopped(run) else submit_due(run, at_once=True)
-        if drafted and any(task.passing for task in drafted.standing.tasks.values()):
-            due.write_text(f"{int(time()) + _LATER}\n")
+    run, drafted, later = Run(folder), None, False
+    try:
+        with locked(run.rundir, _BRIEFLY, element):
+            drafted = None if is_stopped(run) else submit_due(run, at_once=True)
+    except LockHeld:
+        later = True
+    if later or (drafted and any(task.passing for task in drafted.standing.tasks.values())):
+        run.rundir.due.write_text(f"{int(time()) + _LATER}\n")
 
 
 def _submit(run: Run, mine: Continuation, ledger: Ledger) -> bool:

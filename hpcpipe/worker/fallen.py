@@ -28,7 +28,7 @@ def attend(element: Element) -> None:
     if fallen:
         with open("due", "w"):
             pass
-    if element.header["early"] and is_due():
+    if element.header["early"] and take_due():
         call_for(element.batch, sys.argv[2])
         finish()
     if fallen and os.path.exists("due"):
@@ -36,15 +36,21 @@ def attend(element: Element) -> None:
         finish()
 
 
-def is_due(path: str = "due") -> bool:
-    """Return whether there is something to see to now; a time in the file is when there will be."""
+def take_due() -> bool:
+    """Take upon this element what there is to see to now, if anything; only one can.
+
+    A time in the file is when there will be something. If this one is killed, a continuation is
+    left to see to it.
+    """
     try:
-        with open(path) as file:
-            return float(file.read() or 0) <= time.time()
+        with open("due") as file:
+            at = file.read().strip()
+        if at.isdigit() and int(at) > time.time():
+            return False
+        os.rename("due", "due.taken")
     except FileNotFoundError:
         return False
-    except ValueError:  # damaged
-        return True
+    return True
 
 
 def finish() -> None:
