@@ -43,7 +43,7 @@ def take_due() -> bool:
     left to see to it.
     """
     try:
-        with open("due") as file:
+        with open("due", errors="replace") as file:
             at = file.read().strip()
         if at.isdigit() and int(at) > time.time():
             return False
