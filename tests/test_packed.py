@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -131,9 +132,10 @@ def test_what_waited_in_an_element_is_cancelled_with_what_ran_there(lab: Lab, ad
         assert cancel(lab.rundir).tasks == 8
         # All are told to end, but the worker has gone on before it hears of it.
         for one in scripts:
-            if (parent := one.parent()) and "python" in parent.name():
-                parent.terminate()
-            one.terminate()
+            with suppress(psutil.NoSuchProcess):  # it has heard of it already
+                if (parent := one.parent()) and "python" in parent.name():
+                    parent.terminate()
+                one.terminate()
         until(lambda: lab.outcome("b/0") or lab.outcome("b/1"))
         os.killpg(process.pid, signal.SIGKILL)
     states = {task.name: task.state for task in make_report(lab.rundir, fresh=True).tasks}
