@@ -67,7 +67,7 @@ def behind(draft: Draft) -> Draft:
 
 
 def after_words(draft: Draft) -> str:
-    """Say what ``--after-run`` makes of a submission; raises UsageError as `behind` does."""
+    """Return what a submission with ``--after-run`` waits for; raises UsageError as `behind`."""
     folder = draft.options.after_run
     if behind(draft).awaited:
         return f"All of it is submitted by a job, once {folder} has succeeded."

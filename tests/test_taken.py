@@ -1,4 +1,4 @@
-"""Files that a task returned and that somebody changes afterwards: who reads them is told."""
+"""Files that a task returned and that were changed afterwards: their readers fail, and say so."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class _Search:
         self.found[name] = path
         try:
             code = compiled(path)
-        except (WorkflowError, OSError):  # of another Python: who runs it is told
+        except (WorkflowError, OSError):  # for another Python: running it will say so
             return
         for one in sorted(imports(code, name, package, lambda one: self._find(one) is not None)):
             self.add(one)

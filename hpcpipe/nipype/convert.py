@@ -130,7 +130,7 @@ class _Maker:
         return all(one in self._done for one in unit.nodes)
 
     def _taken(self, unit: Unit, lists: Iterable[str]) -> dict[str, Unit | None]:
-        """Return what is mapped over each list that units like this one leave."""
+        """Return, for each list that such units return, the unit mapped over this one's, if any."""
         return {select: self._mapped.get(unit, {}).get(select) for select in lists}
 
     def _source(self, members: Sequence[Unit]) -> Source:

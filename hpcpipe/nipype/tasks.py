@@ -59,7 +59,7 @@ class Unit:
 
     @property
     def select(self) -> str:
-        """How its list is named among those that units like the one upstream leave.
+        """The name of its list among those that the unit upstream returns.
 
         Units that are mapped over different outputs, or take them differently, do not share one.
         """

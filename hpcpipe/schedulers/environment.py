@@ -59,7 +59,7 @@ def variables() -> Mapping[str, str]:
 
 
 def _pattern(name: str) -> str:
-    """Read ``VARIABLES`` of an adapter; to import ``options`` of all takes 60 ms, this takes 1."""
+    """Read ``VARIABLES`` of an adapter; to import ``options`` would import the adapter first."""
     text = (Path(__file__).with_name(name) / "options.py").read_text("utf-8")
     literal = text.partition("\nVARIABLES = ")[2].partition("\n\n")[0]
     return str(literal_eval(literal)) if literal else ""

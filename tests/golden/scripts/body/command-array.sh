@@ -57,7 +57,7 @@ note_made() {  # what is there now, for those who read it: see worker/made.py
 
 needs() { :; }  # unless the task has some
 inputs() { :; }  # the same
-takes() { :; }  # likewise, of files that others made
+takes() { :; }  # unless it reads files that other tasks made
 
 each_taken() {  # are the files as those upstream noted them, whose outcomes are $above?
   facts='' digests=''
