@@ -15,7 +15,7 @@ import sys
 import time
 
 from hpcpipe.worker.claim import is_gone, read_claim
-from hpcpipe.worker.fork import call_for, wake, waking
+from hpcpipe.worker.fork import call_for, note_due, wake, waking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def attend(element: Element) -> None:
     """Submit what is due, before a task begins, whose memory it would take."""
     fallen = element.header["wakes"] and look_around(element)
     if fallen:
-        with open("due", "w"):
-            pass
+        note_due()
     if element.header["early"] and take_due():
         call_for(element.batch, sys.argv[2])
         finish()

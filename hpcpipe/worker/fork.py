@@ -123,10 +123,15 @@ def settle(element: Element, status: int, used: Any) -> int:
 
 def wake() -> None:
     """Call for what retries a task, rather than leave that to what waits for all of them."""
-    with open("due", "w"):
-        pass
+    note_due()
     if not os.path.exists("waking"):
         call_for()
+
+
+def note_due() -> None:
+    """Note that a retry may be due, for whichever task begins next."""
+    with open("due", "w"):
+        pass
 
 
 def call_for(*words: str) -> None:
